@@ -1,0 +1,27 @@
+"""verl's process group on a machine whose only device is the CPU."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch.distributed
+import wrapt
+
+
+def name_gloo_once(module: ModuleType) -> None:
+    """Wrap both initialisers of verl/utils/distributed.py: they ask for "cpu:gloo,cpu:gloo", which torch refuses."""
+    for name in ("initialize_global_process_group", "initialize_global_process_group_ray"):
+        wrapt.wrap_function_wrapper(module, name, _with_mended_backend)
+
+
+def _with_mended_backend(wrapped, instance, args, kwargs):
+    initialise = torch.distributed.init_process_group
+
+    def init_process_group(backend: str | None = None, **options):
+        return initialise("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, **options)
+
+    torch.distributed.init_process_group = init_process_group
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        torch.distributed.init_process_group = initialise

@@ -1,0 +1,21 @@
+"""verl's vLLM rollout on CPU: the same server, with a worker extension that can reload CPU weights."""
+
+from __future__ import annotations
+
+import ray
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+
+
+class CPUvLLMHttpServer(vLLMHttpServer):
+    """vLLMHttpServer that loads our worker extension into vLLM's workers."""
+
+    def _get_worker_extension_cls(self) -> str:
+        return "verl_twgrpo.platforms.vllm_extension.CPUWorkerExtension"
+
+
+class CPUvLLMReplica(vLLMReplica):
+    """vLLMReplica whose servers are CPUvLLMHttpServer (verl/workers/rollout/vllm_rollout/vllm_async_server.py)."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(CPUvLLMHttpServer)

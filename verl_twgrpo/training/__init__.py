@@ -1,0 +1,1 @@
+"""The thin face towards verl: settings, trainer, worker, engine, losses."""

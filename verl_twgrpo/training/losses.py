@@ -1,0 +1,109 @@
+"""The policy loss ``tw_grpo`` and the advantage estimator ``tw_grpo`` in verl's signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import agg_loss
+
+from verl_twgrpo.algorithm import group_normalised_advantage
+from verl_twgrpo.algorithm import tw_grpo_policy_loss as policy_loss
+
+# Field of a batch that holds w_t by response token.
+WEIGHTS_FIELD = "token_weights"
+
+_weights_of_micro_batch: ContextVar[torch.Tensor | None] = ContextVar("token_weights", default=None)
+
+
+class TokenWeightedLoss:
+    """verl's loss function with the micro-batch's token weights at hand.
+
+    verl's ``ppo_loss`` hands a registered policy loss the fields that it knows only (verl/workers/utils/losses.py), so
+    the weights travel beside it.
+    """
+
+    def __init__(self, loss_fn: Callable[..., tuple[torch.Tensor, dict]]) -> None:
+        self._loss_fn = loss_fn
+
+    def __call__(self, model_output: Any, data: TensorDict, dp_group: Any = None) -> tuple[torch.Tensor, dict]:
+        weights = data.get(WEIGHTS_FIELD, None)
+        token = _weights_of_micro_batch.set(None if weights is None else _padded(weights))
+        try:
+            return self._loss_fn(model_output=model_output, data=data, dp_group=dp_group)
+        finally:
+            _weights_of_micro_batch.reset(token)
+
+
+def tw_grpo_loss(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Registered policy loss ``tw_grpo``: Eq. 6, or the clipped objective of advantages that are weighted already.
+
+    Placement "outside" finds w in the advantages, so that the loss is verl's ``vanilla`` to the bit; "eq6" takes it
+    from the batch.
+
+    Raises:
+        ValueError: placement "eq6" without weights in the batch.
+    """
+    settings = getattr(config.policy_loss, "tw_grpo", None)
+    weights = None
+    if settings is not None and settings.placement == "eq6" and settings.alpha > 0:
+        weights = _weights_of_micro_batch.get()
+        if weights is None:
+            raise ValueError(
+                "algorithm.tw_grpo.placement=eq6: the batch has no token weights; train with trainer.v1.trainer_mode=tw_grpo"
+            )
+    return policy_loss(
+        old_log_prob,
+        log_prob,
+        advantages,
+        response_mask,
+        loss_agg_mode,
+        config,
+        rollout_is_weights,
+        weights=weights,
+        placement="eq6" if weights is not None else "outside",
+        aggregate=lambda losses, mask, mode: agg_loss(
+            loss_mat=losses, loss_mask=mask, loss_agg_mode=mode, **config.global_batch_info
+        ),
+    )
+
+
+def tw_grpo_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    config: Any = None,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Registered advantage estimator ``tw_grpo``: Eq. 1 by group, the same for all tokens of a response.
+
+    Args:
+        token_level_rewards, response_mask: [B, T].
+        index: [B], the group (uid) of each response.
+        config: the node ``algorithm``; ``tw_grpo.std_eps`` is added to the standard deviation.
+
+    Returns:
+        advantages and returns, both [B, T].
+    """
+    settings = config.get("tw_grpo", None) if config is not None else None
+    std_eps = settings.get("std_eps", 0.0) if settings is not None else 0.0
+    with torch.no_grad():
+        advantages_B = group_normalised_advantage(token_level_rewards.sum(-1), list(index), eps=std_eps)
+        advantages_BT = advantages_B[:, None] * response_mask
+    return advantages_BT, advantages_BT
+
+
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    return values.to_padded_tensor(0.0) if values.is_nested else values
