@@ -1,0 +1,1 @@
+"""From raw annotations to audited multi-answer parquet, and from videos to frames decoded once."""

@@ -1,0 +1,195 @@
+"""Everything that would go wrong in training, found before it: rows of parquet files against videos and prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verl_twgrpo.data.digest import video_digests
+from verl_twgrpo.data.frame_cache import FrameCache
+from verl_twgrpo.data.parquet import from_row
+from verl_twgrpo.data.video import VideoError, frame_size, probe
+from verl_twgrpo.rewards import check_gold
+
+Rows = Sequence[Mapping[str, Any]]
+SHOWN_PER_KIND = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with one row of one file."""
+
+    kind: str
+    file: str
+    row: int
+    id: str
+    message: str
+
+
+def check(
+    training: Mapping[str, Rows],
+    validation: Mapping[str, Rows],
+    *,
+    cache: FrameCache | None = None,
+    prompt_length: Callable[[Mapping[str, Any], tuple[int, ...]], int] | None = None,
+    max_prompt_length: int = 4096,
+    image_patch_size: int = 14,
+    workers: int = 4,
+) -> list[Finding]:
+    """All findings, by file and row. ``training`` and ``validation`` are rows by file name.
+
+    ``prompt_length(row, shape)`` counts a row's tokens, given its frames' shape (T, 3, height, width); without it
+    lengths are not checked. With ``cache`` the frames have to be prepared. Rows of ``training`` whose video is in
+    ``validation`` are findings, not the other way round. Raises ``ValueError`` naming a file without rows.
+    """
+    everything = {**training, **validation}
+    for file, rows in everything.items():
+        if not rows:
+            raise ValueError(f"{file}: no rows (verl cannot train on an empty file)")
+    digests = video_digests((video["video"] for _, _, row in _all(everything) for video in row["videos"]), workers)
+    findings: list[Finding] = []
+    for part in (training, validation):
+        findings += _repeated_ids(part)
+    findings += _shared_videos(training, validation)
+    looks: dict[str, tuple[str, str]] = {}
+    for file, number, row in _all(everything):
+        problems = list(_row_problems(row))
+        for video in row["videos"]:
+            key = repr(sorted(video.items()))
+            if key not in looks:
+                looks[key] = _video_problem(video, digests.get(video["video"]), cache)
+            if looks[key]:
+                problems.append(looks[key])
+        if prompt_length and not problems:
+            length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
+            if length > max_prompt_length:
+                problems.append(("prompt too long", f"{length} tokens, limit {max_prompt_length}"))
+        findings += [Finding(kind, file, number, _id(row), message) for kind, message in problems]
+    order = {file: k for k, file in enumerate(everything)}
+    return sorted(findings, key=lambda finding: (order[finding.file], finding.row, finding.kind))
+
+
+def frames_shape(video: Mapping[str, Any], cache: FrameCache | None, image_patch_size: int) -> tuple[int, ...]:
+    """(T, 3, height, width) that the frames of ``video`` have or will have; nothing is decoded."""
+    if cache is not None:
+        return cache.shape(video)
+    info = probe(video["video"])
+    return (video["nframes"], 3, *frame_size(info.height, info.width, video, image_patch_size))
+
+
+def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...]], int]:
+    """A ``prompt_length`` for ``check`` that counts with the processor of the checkpoint ``model``.
+
+    The count is that of verl's own filter (RLHFDataset.maybe_filter_out_long_prompts): chat template, tokenizer, and a
+    placeholder for every visual token. The processor runs once for each shape of frames; blank ones do.
+    """
+    import torch
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(model)
+    visual_tokens: dict[tuple[int, ...], int] = {}
+
+    def template(messages: Sequence[Mapping[str, str]]) -> str:
+        turns = []
+        for message in messages:
+            before, video, after = message["content"].partition("<video>")
+            pieces = [{"type": "text", "text": before}, {"type": "video"}, {"type": "text", "text": after}]
+            used = [piece for piece in pieces if piece.get("text", True)] if video else pieces[:1]
+            turns.append({"role": message["role"], "content": used})
+        return processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+
+    def text_tokens(text: str) -> int:
+        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def length(row: Mapping[str, Any], shape: tuple[int, ...]) -> int:
+        text = template(row["prompt"])
+        if shape not in visual_tokens:
+            blank = torch.zeros(shape, dtype=torch.uint8)
+            metadata = {"fps": 1.0, "frames_indices": list(range(shape[0])), "total_num_frames": shape[0]}
+            inputs = processor(
+                text=[text], videos=[blank], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
+            )
+            visual_tokens[shape] = len(inputs["input_ids"][0]) - text_tokens(text)
+        return text_tokens(text) + visual_tokens[shape]
+
+    return length
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Findings as a text table, ``SHOWN_PER_KIND`` of each kind, and how many there are of each."""
+    counts = Counter(finding.kind for finding in findings)
+    shown: Counter = Counter()
+    rows = [("kind", "file", "row", "id", "what")]
+    for finding in findings:
+        shown[finding.kind] += 1
+        if shown[finding.kind] <= SHOWN_PER_KIND:
+            rows.append((finding.kind, finding.file, str(finding.row), finding.id, finding.message))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    for kind, count in counts.items():
+        hidden = f", {count - SHOWN_PER_KIND} not shown" if count > SHOWN_PER_KIND else ""
+        lines.append(f"{count} x {kind}{hidden}")
+    return "\n".join(lines)
+
+
+def _all(files: Mapping[str, Rows]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for file, rows in files.items():
+        for number, row in enumerate(rows):
+            yield file, number, row
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return str(row["extra_info"]["id"])
+
+
+def _row_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    placeholders = sum(message["content"].count("<video>") for message in row["prompt"])
+    if placeholders != len(row["videos"]) or placeholders != 1:
+        yield "videos", f"{len(row['videos'])} videos and {placeholders} times <video> in the prompt, need one of each"
+    try:
+        from_row(row)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        yield "answer or options", str(error)
+        return
+    try:
+        check_gold(row["data_source"], row["reward_model"]["ground_truth"], row["extra_info"])
+    except ValueError as error:
+        yield "gold answer", str(error)
+
+
+def _video_problem(video: Mapping[str, Any], digest: str | None, cache: FrameCache | None) -> tuple[str, str] | None:
+    if digest is None:
+        return "video missing", video["video"]
+    if video["digest"] and video["digest"] != digest:
+        return "video changed", f"{video['video']}: SHA-256 {digest[:12]}.., was {video['digest'][:12]}.."
+    if cache is not None:
+        return None if video in cache else ("not in the cache", f"{video['video']}: run `verl-twgrpo data frames`")
+    try:
+        probe(video["video"])
+    except VideoError as error:
+        return "video broken", str(error)
+    return None
+
+
+def _repeated_ids(files: Mapping[str, Rows]) -> Iterator[Finding]:
+    seen: dict[tuple[str, str], str] = {}
+    for file, number, row in _all(files):
+        first = seen.setdefault((row["data_source"], _id(row)), f"{file}: row {number}")
+        if first != f"{file}: row {number}":
+            yield Finding("repeated id", file, number, _id(row), f"first in {first}")
+
+
+def _shared_videos(training: Mapping[str, Rows], validation: Mapping[str, Rows]) -> Iterator[Finding]:
+    held_out: dict[str, str] = {}
+    for file, number, row in _all(validation):
+        for video in row["videos"]:
+            for name in (video["video"], video["digest"]):
+                held_out.setdefault(name, f"{file}: row {number}")
+    held_out.pop("", None)
+    for file, number, row in _all(training):
+        for video in row["videos"]:
+            where = held_out.get(video["digest"]) or held_out.get(video["video"])
+            if where:
+                yield Finding("video in validation", file, number, _id(row), f"{video['video']} is in {where}")

@@ -1,0 +1,119 @@
+"""Annotations and a folder of videos to items whose videos are there; what cannot be used is listed, never replaced."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from verl_twgrpo.data.digest import video_digests
+from verl_twgrpo.data.reading import read_annotations
+from verl_twgrpo.data.schema import Item
+from verl_twgrpo.data.sources import SOURCES, LeftOut
+from verl_twgrpo.rewards import validate
+
+
+@dataclass
+class Conversion:
+    """``items`` can be trained on; ``left_out`` lists (id, reason); ``counts`` has every reason with its number."""
+
+    items: list[Item] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+
+    def leave_out(self, reason: str, identity: str = "", detail: str = "") -> None:
+        self.counts[reason] += 1
+        if identity:
+            self.left_out.append((identity, f"{reason}: {detail}" if detail else reason))
+
+
+class VideoFolder:
+    """The files under a folder, found by the paths that annotations have for them."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises ``NotADirectoryError`` if there is no such folder."""
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise NotADirectoryError(f"{folder}: no such folder of videos")
+        self._by_name: dict[str, list[str]] | None = None
+
+    def find(self, annotated: str, *, by_name: bool) -> str | None:
+        """Path of the video that annotations call ``annotated``, or None.
+
+        That path below the folder counts, and so does what is left of it without leading folders
+        ("/MVBench/clevrer/video_validation/v.mp4" -> "video_validation/v.mp4"). Only with ``by_name`` may that be the
+        bare file name, in whatever subfolder: two videos called 0.mp4 are different videos.
+        Raises ``ValueError`` if several files have the name.
+        """
+        parts = [part for part in PurePosixPath(annotated).parts if part not in ("/", "..", ".")]
+        shortest = 1 if by_name or len(parts) == 1 else 2
+        for first in range(len(parts) - shortest + 1):
+            path = self.folder.joinpath(*parts[first:])
+            if path.is_file():
+                return os.path.abspath(path)
+        found = self._names().get(parts[-1], []) if by_name and parts else []
+        if len(found) > 1:
+            raise ValueError(f"{annotated}: {len(found)} files have this name under {self.folder}: {', '.join(found)}")
+        return found[0] if found else None
+
+    def _names(self) -> dict[str, list[str]]:
+        if self._by_name is None:
+            self._by_name = {}
+            for folder, _, names in os.walk(self.folder):
+                for name in names:
+                    self._by_name.setdefault(name, []).append(os.path.abspath(os.path.join(folder, name)))
+        return self._by_name
+
+
+def convert(
+    source: str, annotations: str, videos: str | Path, split: str | None = None, workers: int = 4
+) -> Conversion:
+    """Convert one file (or hub data set) of ``source``; ``split`` defaults to the source's usual one.
+
+    A question that comes twice in the same words is taken once. Raises ``ValueError`` naming file, row and field for
+    rows that are not in the source's schema, for two different questions of one id, and if nothing is left.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"{source}: unknown source; known: {', '.join(SOURCES)}")
+    folder = VideoFolder(videos)
+    split = split or SOURCES[source].SPLIT
+    result = Conversion()
+    seen: dict[str, tuple[str, Item]] = {}
+    for where, found in _found(source, annotations, split):
+        if isinstance(found, LeftOut):
+            result.leave_out(found.reason, found.id)
+            continue
+        if found.id in seen:
+            where_before, before = seen[found.id]
+            if before != found:
+                raise ValueError(f"{where}: id {found.id} is another question in {where_before}")
+            result.leave_out("repeated question", found.id, where)
+            continue
+        seen[found.id] = (where, found)
+        path = folder.find(found.video, by_name=SOURCES[source].UNIQUE_VIDEO_NAMES)
+        if path is None:
+            result.leave_out("video missing", found.id, f"{found.video} under {folder.folder}")
+            continue
+        origin = {"annotations": os.path.basename(annotations), "row": where.rpartition(" ")[2], "video": found.video}
+        result.items.append(replace(found, video=path, provenance={**origin, **found.provenance}))
+    if not result.items:
+        raise ValueError(f"{annotations}: no item is left ({_summary(result.counts) or 'the file has no rows'})")
+    digests = video_digests((item.video for item in result.items), workers)
+    result.items = [replace(item, video_digest=digests[item.video]) for item in result.items]
+    validate(result.items)
+    return result
+
+
+def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | LeftOut]]:
+    for where, row in read_annotations(annotations, split):
+        try:
+            for found in SOURCES[source].convert(row, split):
+                yield where, found
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+
+def _summary(counts: Counter) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in counts.most_common())

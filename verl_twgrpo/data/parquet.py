@@ -1,0 +1,169 @@
+"""Items to and from parquet, in the columns that verl's RLHFDataset reads (verl/utils/dataset/rl_dataset.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet
+from datasets import Value
+
+from verl_twgrpo.data.atomic import refuse_existing, whole_file
+from verl_twgrpo.data.prompts import messages
+from verl_twgrpo.data.schema import Item
+
+# one visual token of Qwen2.5-VL covers 28 x 28 pixels: 14 x 14 patches, merged 2 x 2
+TOKEN_PIXELS = 28 * 28
+
+_FEATURES = datasets.Features(
+    {
+        "data_source": Value("string"),
+        "prompt": [{"role": Value("string"), "content": Value("string")}],
+        "videos": [
+            {
+                "video": Value("string"),
+                "nframes": Value("int64"),
+                "min_pixels": Value("int64"),
+                "max_pixels": Value("int64"),
+                "digest": Value("string"),
+            }
+        ],
+        "ability": Value("string"),
+        "reward_model": {"style": Value("string"), "ground_truth": Value("string")},
+        "extra_info": {
+            "id": Value("string"),
+            "index": Value("int64"),
+            "split": Value("string"),
+            "question": Value("string"),
+            "options": [Value("string")],
+            "question_type": Value("string"),
+            "negated": Value("bool"),
+            "provenance": Value("string"),
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """How a video becomes frames: ``nframes`` uniformly sampled, each resized into ``min_pixels`` to ``max_pixels``.
+
+    The keys are those that qwen-vl-utils takes in a video's dict. The paper trains with frames of at most 128*28*28
+    pixels (Section 4.1) and evaluates with 256*28*28, at most 16 frames. qwen-vl-utils would enlarge every frame below
+    128*28*28 pixels, and beyond that limit where the sides are rounded up; 4*28*28 leaves small videos as they are.
+    Raises ``ValueError`` for values that qwen-vl-utils would refuse or change.
+    """
+
+    nframes: int = 16
+    max_pixels: int = 128 * TOKEN_PIXELS
+    min_pixels: int = 4 * TOKEN_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.nframes < 2 or self.nframes % 2:
+            raise ValueError(f"nframes: {self.nframes}, need an even number (the vision tower pairs frames)")
+        if not TOKEN_PIXELS <= self.min_pixels <= self.max_pixels:
+            raise ValueError(
+                f"min_pixels {self.min_pixels}, max_pixels {self.max_pixels}: need {TOKEN_PIXELS} <= min <= max"
+            )
+
+
+def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = None) -> dict[str, Any]:
+    """One row of the parquet file.
+
+    The video's path is made absolute: verl opens it by this path in Ray workers, whose working directory is another.
+    """
+    return {
+        "data_source": item.source,
+        "prompt": messages(item, prompt),
+        "videos": [
+            {
+                "video": os.path.abspath(item.video),
+                "nframes": limits.nframes,
+                "min_pixels": limits.min_pixels,
+                "max_pixels": limits.max_pixels,
+                "digest": item.video_digest,
+            }
+        ],
+        "ability": "video_qa",
+        "reward_model": {"style": "rule", "ground_truth": item.ground_truth},
+        "extra_info": {
+            "id": item.id,
+            "index": index,
+            "split": item.split,
+            "question": item.question,
+            "options": list(item.options),
+            "question_type": item.question_type,
+            "negated": item.negated,
+            "provenance": json.dumps(item.provenance, ensure_ascii=False, sort_keys=True),
+        },
+    }
+
+
+def from_row(row: dict[str, Any]) -> Item:
+    """The item that ``to_row`` wrote; raises ``ValueError`` if the row's truth is not among its options."""
+    extra = row["extra_info"]
+    return Item(
+        id=extra["id"],
+        source=row["data_source"],
+        split=extra["split"],
+        question=extra["question"],
+        options=tuple(extra["options"]),
+        answers=frozenset(row["reward_model"]["ground_truth"].split(",")),
+        video=row["videos"][0]["video"],
+        question_type=extra["question_type"],
+        negated=extra["negated"],
+        video_digest=row["videos"][0]["digest"],
+        provenance=json.loads(extra["provenance"]),
+    )
+
+
+def write_parquet(
+    items: Sequence[Item],
+    path: str | Path,
+    *,
+    limits: FrameLimits | None = None,
+    prompt: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Write items to ``path``; the file appears whole or not at all. ``prompt`` overrides the prompt of the source.
+
+    Raises ``ValueError`` if there are no items, and ``FileExistsError`` if the file is there and ``force`` is not set.
+    """
+    limits = limits or FrameLimits()
+    return write_rows([to_row(item, k, limits, prompt) for k, item in enumerate(items)], path, force=force)
+
+
+def write_rows(rows: Sequence[dict[str, Any]], path: str | Path, *, force: bool = False) -> Path:
+    """Write rows as ``to_row`` makes them or ``read_rows`` reads them; the same promises as ``write_parquet``."""
+    path = Path(path)
+    if not rows:
+        raise ValueError(f"{path}: no items to write (verl cannot train on an empty file)")
+    refuse_existing([path], force)
+    with whole_file(path) as part:
+        datasets.Dataset.from_list(list(rows), features=_FEATURES).to_parquet(part)
+    return path
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file as dicts; raises ``ValueError`` naming the columns that verl would miss."""
+    table = pyarrow.parquet.read_table(path)
+    missing = [name for name in _FEATURES if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; write it with `verl-twgrpo data convert`")
+    return table.select(list(_FEATURES)).to_pylist()
+
+
+def read_parquet(path: str | Path) -> list[Item]:
+    """The items of a file that ``write_parquet`` wrote. Raises ``ValueError`` naming file and row of a bad one."""
+    items = []
+    for number, row in enumerate(read_rows(path)):
+        try:
+            items.append(from_row(row))
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}: {error}") from None
+    return items

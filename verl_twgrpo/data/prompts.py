@@ -1,0 +1,127 @@
+"""What the model is asked: the prompt texts of the paper, which source uses which, and an item as chat messages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from verl_twgrpo.data.schema import LETTERS, Item
+
+# Video-R1's words. The released TW-GRPO evaluation (src/eval/eval_general_videor1.py) and Video-R1's own
+# (src/eval_bench.py) differ by a full stop after "expressions"; Table 1 was made with the former.
+_VIDEO_R1 = (
+    "Please think about this question as if you were a human pondering deeply. Engage in an internal dialogue using "
+    "expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', 'let's break it down', etc, or other natural "
+    "language thought expressions. It's encouraged to include self-reflection or verification in the reasoning "
+    "process. Provide your detailed reasoning between the <think> and </think> tags, and then give your final answer "
+    "between the <answer> and </answer> tags. Please provide only the single option letter (e.g., A, B, C, D, etc.) "
+    "within the <answer> </answer> tags."
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt text: ``layout`` takes {question}, {options} and nothing else; ``option`` takes {letter} and {text}."""
+
+    layout: str
+    option: str
+    origin: str
+
+    def render(self, item: Item) -> str:
+        """The text that follows the video: question, lettered options, instruction."""
+        options = "\n".join(
+            self.option.format(letter=letter, text=text) for letter, text in zip(LETTERS, item.options, strict=False)
+        )
+        return self.layout.format(question=item.question, options=options)
+
+
+PROMPTS = {
+    # any number of true options, the reader is not told how many
+    "clevrer": Prompt(
+        "{question}\n{options} Output the thinking process in <think></think> and the final answer (letters "
+        "separated by commas, if multiple) in <answer></answer> tags.",
+        "{letter} {text}",
+        "paper, Appendix C; the layout of the options as in the released data (data/question_answer_inverse)",
+    ),
+    "released_mixed": Prompt(
+        "{question}\n{options}  Output the thinking process in <think> </think> and final answer (letters separated "
+        "by , if multiple) in <answer> </answer> tags.",
+        "{letter} {text}",
+        "released src/open_r1/grpo.py, question_type=mixed",
+    ),
+    "released_multiple": Prompt(
+        "{question}\n{options}  Output the thinking process in <think> </think> and final answer (select letters "
+        "separated by ,) in <answer> </answer> tags.",
+        "{letter} {text}",
+        "released src/open_r1/grpo.py, question_type=multiple (Table 2)",
+    ),
+    # exactly one true option
+    "released_single": Prompt(
+        "{question}\n{options}  Output the thinking process in <think> </think> and final answer (select one letter) "
+        "in <answer> </answer> tags.",
+        "{letter} {text}",
+        "released src/open_r1/grpo.py, question_type=single (Table 2)",
+    ),
+    "video_r1": Prompt(
+        "{question}Options:\n{options}\n " + _VIDEO_R1,
+        "{letter}. {text}",
+        "paper, Appendix C (the prompt words of Video-R1); text of released src/eval/eval_general_videor1.py",
+    ),
+    # the zero-shot rows of Table 1: no thinking asked for
+    "zeroshot": Prompt(
+        "{question}Options:\n{options}\n Answer with the option's letter from the given choices directly.",
+        "{letter}. {text}",
+        "released src/eval/eval_general_zeroshot.py",
+    ),
+    "zeroshot_clevrer": Prompt(
+        "{question}\n{options} Output the final answer (letters separated by , if multiple) in <answer> </answer> "
+        "tags directly. ",
+        "{letter} {text}",
+        "released src/eval/eval_clevrer_zeroshot.py",
+    ),
+}
+
+# the one table: source -> prompt (paper, Appendix C)
+PROMPT_OF_SOURCE = {
+    "clevrer": "clevrer",
+    "mini_clevrer": "clevrer",
+    "nextgqa": "video_r1",
+    "star": "video_r1",
+    "mmvu": "video_r1",
+    "mvbench": "video_r1",
+    "tempcompass": "video_r1",
+    "videomme": "video_r1",
+}
+
+_PLACEHOLDER = re.compile("<(?:image|video|audio)>")
+
+
+def prompt_name(item: Item) -> str:
+    """The name of the item's prompt in ``PROMPTS``.
+
+    After question-answer inversion every item of the file, inverted or not, gets the indefinite-choice prompt:
+    Video-R1's asks for a single letter, and two prompts in one file would tell which questions were inverted.
+    """
+    if "qai" in item.provenance:
+        return "clevrer"
+    try:
+        return PROMPT_OF_SOURCE[item.source]
+    except KeyError:
+        known = ", ".join(PROMPT_OF_SOURCE)
+        raise ValueError(f"{item.source}: item {item.id}: no prompt for this source (known: {known})") from None
+
+
+def messages(item: Item, prompt: str | None = None) -> list[dict[str, str]]:
+    """The chat that verl's RLHFDataset takes: one user turn, the video first.
+
+    ``prompt`` names an entry of ``PROMPTS``; by default the one of the item's source. Raises ``ValueError`` if the
+    item's text holds a placeholder that verl would replace by a picture or a video.
+    """
+    text = PROMPTS[prompt or prompt_name(item)].render(item)
+    clash = _PLACEHOLDER.search(text)
+    if clash:
+        raise ValueError(
+            f"{item.source}: item {item.id}: the text contains {clash.group()}, which verl would take for an input; "
+            "reword the question or the option"
+        )
+    return [{"role": "user", "content": "<video>" + text}]

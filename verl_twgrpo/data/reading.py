@@ -1,0 +1,84 @@
+"""Annotation files in, rows out: JSON, JSON lines, parquet, or a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read_annotations(annotations: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of ``annotations`` and where it stands ("file: row 3"), counted from 0.
+
+    ``annotations`` is a local .json, .jsonl or .parquet file, or else a hub name, "owner/name" or "owner/name:config",
+    of which ``split`` is read. A byte-order mark and CRLF line ends do no harm; a .json file may hold JSON lines. The
+    entries of a JSON object of objects are the rows {"key": .., "value": ..}.
+    Raises ``ValueError`` naming file and line if a file cannot be read as what it says it is.
+    """
+    path = Path(annotations)
+    if path.is_file():
+        rows = _READERS.get(path.suffix.lower(), _unknown)(path)
+        where = str(path)
+    elif path.suffix or path.exists() or annotations.count("/") != 1:
+        raise FileNotFoundError(f"{annotations}: no such annotation file")
+    else:
+        rows = _read_hub(annotations, split)
+        where = f"{annotations} ({split})"
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: row {number}: need an object with named fields, got {type(row).__name__}")
+        yield f"{where}: row {number}", row
+
+
+def _read_json(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        # JSON lines under the name .json: the first line is a whole value and something follows
+        if error.msg == "Extra data":
+            return list(_parse_lines(path, text))
+        raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from None
+    if isinstance(whole, dict) and all(isinstance(value, dict) for value in whole.values()):
+        return [{"key": key, "value": value} for key, value in whole.items()]
+    return whole if isinstance(whole, list) else [whole]  # a single row
+
+
+def _read_json_lines(path: Path) -> Iterator[Any]:
+    return _parse_lines(path, path.read_text(encoding="utf-8-sig"))
+
+
+def _parse_lines(path: Path, text: str) -> Iterator[Any]:
+    # not splitlines(): it also splits at separators that JSON allows inside a text, such as U+2028
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {number}: not JSON ({error.msg})") from None
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a parquet file ({error})") from None
+
+
+def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    repository, _, config = name.partition(":")
+    return iter(datasets.load_dataset(repository, config or None, split=split))
+
+
+def _unknown(path: Path) -> list[Any]:
+    raise ValueError(f"{path}: need a .json, .jsonl or .parquet file")
+
+
+_READERS = {".json": _read_json, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
