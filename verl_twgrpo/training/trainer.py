@@ -22,10 +22,11 @@ from verl.workers.utils.padding import response_from_nested
 from verl_twgrpo.algorithm import token_weights
 
 from .balance import check_groups_whole, order_rows
+from .columns import as_list
 from .dump import dump_step
 from .engine import PASS_KEY
 from .losses import WEIGHTS_FIELD
-from .metrics import WeightedGroup, spread_metrics, weight_metrics
+from .metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
 from .settings import TWGRPOConfig
 from .worker import TWGRPOWorker
 
@@ -106,12 +107,15 @@ class TWGRPOTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
-        fields = ["rm_scores", "advantages"]
+        fields = ["rm_scores", "advantages", "extra_fields"]
         scale = self._weighted and self.tw_grpo.placement == "outside"
         if scale:
             fields.append(WEIGHTS_FIELD)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        metrics.update(spread_metrics(data["rm_scores"].sum(dim=1), groups_of(batch)))
+        uids = groups_of(batch)
+        metrics.update(spread_metrics(data["rm_scores"].sum(dim=1), uids))
+        infos = [(extra or {}).get("reward_extra_info", {}) for extra in as_list(data["extra_fields"])]
+        metrics.update(reward_metrics([info for info, uid in zip(infos, uids, strict=True) if uid is not None]))
         if scale:
             # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
             advantages, weights = data["advantages"].unbind(), data[WEIGHTS_FIELD].unbind()

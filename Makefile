@@ -1,0 +1,45 @@
+# make demo   the whole loop on two processor cores, from nothing to a table
+# make test   every test
+# make lint   ruff
+PYTHON ?= python3.11
+VENV ?= .venv
+DEMO ?= outputs/demo
+TORCH ?= 2.13.0
+# Where the CPU build of torch comes from if the package index has CUDA builds only (on Linux it does). A mirror goes here.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
+
+.PHONY: install demo test lint clean-demo
+install: $(STAMP)
+
+# torch first: asked for by another package, pip would take a CUDA build of several GB.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if $(BIN)/pip install --dry-run --no-deps --quiet --report - torch==$(TORCH) 2>/dev/null | grep -q 'torch-$(TORCH)[^"]*cpu'; \
+	then $(BIN)/pip install --quiet torch==$(TORCH); \
+	else $(BIN)/pip install --quiet --index-url $(TORCH_INDEX) torch==$(TORCH); fi
+	$(BIN)/python -c "import torch; assert torch.version.cuda is None, f'{torch.__version__} is a CUDA build, the demo wants a CPU build: see TORCH_INDEX'"
+	$(BIN)/pip install --quiet -e '.[cpu,dev]'
+	touch $@
+
+demo: $(DONE)
+	$(BIN)/verl-twgrpo demo table $(DEMO)/run
+
+$(DONE): | $(STAMP)
+	$(BIN)/verl-twgrpo doctor
+	$(BIN)/verl-twgrpo demo prepare --out $(DEMO)
+	$(BIN)/python -m verl.trainer.main_ppo algorithm=tw_grpo recipe=demo_cpu demo_dir=$(DEMO) \
+	  ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR=$(DEMO)/run/tensorboard
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean-demo:
+	rm -rf $(DEMO)

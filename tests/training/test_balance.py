@@ -1,0 +1,63 @@
+"""Groups stay whole on a rank, whatever failed rollouts left of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_twgrpo.training.balance import check_groups_whole, order_rows, partition_groups
+
+
+@st.composite
+def batches(draw):
+    """Rows of up to 12 groups of at most n rows, padded to what verl asks for, in any order."""
+    n = draw(st.integers(2, 8))
+    ranks = draw(st.sampled_from([1, 2, 4]))
+    sizes = draw(st.lists(st.integers(1, n), min_size=1, max_size=12))
+    groups = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
+    rows = groups + [None] * (-len(groups) % (n * ranks))
+    rows = draw(st.permutations(rows))
+    workloads = draw(st.lists(st.integers(1, 10_000), min_size=len(rows), max_size=len(rows)))
+    return rows, workloads, ranks
+
+
+@given(batches())
+def test_every_row_is_placed_once_and_every_group_on_one_rank(batch):
+    rows, workloads, ranks = batch
+    ordered = order_rows(rows, workloads, ranks)
+    if ordered is None:  # then more padding must make room, as the trainer adds it
+        rows = rows + [None] * (ranks * max(Counter(filter(None, rows)).values()) * len(rows))
+        ordered = order_rows(rows, workloads + [1] * (len(rows) - len(workloads)), ranks)
+    order, by_rank = ordered
+    assert sorted(order) == list(range(len(rows)))
+    assert [row for part in by_rank for row in part] == order
+    assert {len(part) for part in by_rank} == {len(rows) // ranks}
+    check_groups_whole([rows[row] for row in order], ranks)
+    for part in by_rank:  # and the rows of a group are neighbours
+        uids = [rows[row] for row in part if rows[row] is not None]
+        assert len([k for k in range(len(uids)) if k == 0 or uids[k] != uids[k - 1]]) == len(set(uids))
+
+
+def test_tokens_are_balanced_across_ranks():
+    sizes, workloads = [8] * 6, [100, 90, 60, 50, 20, 10]
+    parts = partition_groups(sizes, workloads, ranks=2, rows_per_rank=24)
+    loads = [sum(workloads[group] for group in part) for part in parts]
+    assert [len(part) for part in parts] == [3, 3]
+    assert max(loads) - min(loads) <= 10
+
+
+def test_one_rank_keeps_the_order_of_prompts():
+    order, _ = order_rows(["a", "b", "a", "b"], [5, 1, 5, 1], ranks=1)
+    assert order == [0, 2, 1, 3]
+
+
+def test_no_place_for_a_group_is_no_order():
+    assert order_rows(["a"] * 5 + ["b"] * 5 + ["c"] * 5 + [None], [1] * 16, ranks=2) is None
+
+
+def test_a_group_that_spans_ranks_is_refused_by_name():
+    with pytest.raises(ValueError, match="group b spans data-parallel ranks 0 and 1"):
+        check_groups_whole(["a", "b", "b", "c"], ranks=2)

@@ -1,0 +1,37 @@
+"""The numbers that reach verl's logger, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from verl_twgrpo.training.metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
+
+
+def test_weight_metrics_count_tokens_not_positions():
+    groups = [
+        WeightedGroup("a", [0, 1], [2, 4], torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.0, 1.2, 1.4, 1.6])),
+        WeightedGroup("b", [2, 3], [1, 1], torch.tensor([0.0]), torch.ones(1)),
+    ]
+    metrics = weight_metrics(groups)
+    total = 2 * 1.0 + 2 * 1.2 + 1.4 + 1.6 + 2
+    assert metrics["tw_grpo/weight_mean"] == pytest.approx(total / 8)
+    assert metrics["tw_grpo/weight_max"] == pytest.approx(1.6)
+    assert metrics["tw_grpo/tail_weight_share"] == pytest.approx(3.0 / total)
+    assert metrics["tw_grpo/divergence_mean"] == pytest.approx((2 * 1.0 + 2.0 + 3.0) / 8)
+    assert metrics["tw_grpo/live_fraction"] == pytest.approx(8 / 10)
+    assert metrics["tw_grpo/degenerate_groups"] == pytest.approx(0.5)
+    assert weight_metrics([]) == {}
+
+
+def test_spread_is_within_groups_and_leaves_padding_out():
+    rewards = torch.tensor([1.0, 2.0, 5.0, 5.0, 9.0])
+    metrics = spread_metrics(rewards, ["a", "a", "b", "b", None])
+    assert metrics["tw_grpo/group_reward_std"] == pytest.approx(0.5**0.5 / 2)
+    assert metrics["tw_grpo/groups_without_spread"] == 0.5
+    assert spread_metrics(rewards[:1], [None]) == {}
+
+
+def test_reward_means_leave_out_what_does_not_apply():
+    metrics = reward_metrics([{"accuracy": 1.0, "format": 1.0}, {"accuracy": 0.0, "format": None}])
+    assert metrics == {"tw_grpo/accuracy": 0.5, "tw_grpo/format": 1.0}

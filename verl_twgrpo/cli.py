@@ -1,0 +1,61 @@
+"""``verl-twgrpo``: doctor, demo, data, bench, eval, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+# command -> (module with add_arguments(parser) and run(args) -> exit code, what it does); a dict is a group of commands
+COMMANDS = {
+    "doctor": ("verl_twgrpo.doctor", "what loaded, what is missing, what to do"),
+    "demo": (
+        {
+            "prepare": ("verl_twgrpo.demo.command", "make the demo's videos, questions and tiny checkpoint"),
+            "table": ("verl_twgrpo.demo.table", "show a run step by step, from what it logged"),
+        },
+        "the demo that runs on two processor cores",
+    ),
+    "data": ("verl_twgrpo.data.command", "raw annotations -> audited multi-answer parquet that verl reads"),
+    "bench": (
+        {
+            "divergence": ("verl_twgrpo.algorithm.bench", "the weights pass against the released code's way"),
+            "reward": ("verl_twgrpo.rewards.benchmark", "rollouts that the reward scores in a second"),
+        },
+        "benchmarks",
+    ),
+    "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
+    "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a bad input ends in one sentence on stderr and exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="verl-twgrpo", description="TW-GRPO for verl")
+    _add_commands(parser, COMMANDS, words)
+    args = parser.parse_args(words)
+    try:
+        return args.run(args) or 0
+    except (ValueError, OSError) as error:
+        print(f"verl-twgrpo: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_commands(parser: argparse.ArgumentParser, commands: dict, words: list[str]) -> None:
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (target, what) in commands.items():
+        command = added.add_parser(name, help=what, description=what)
+        # Only the command that was asked for is imported: some of them import torch or verl.
+        if not words or words[0] != name:
+            continue
+        if isinstance(target, dict):
+            _add_commands(command, target, words[1:])
+        else:
+            module = import_module(target)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
