@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -133,11 +134,16 @@ def test_compute_score_serves_as_the_custom_function_of_another_manager():
     assert result["reward_extra_info"]["n_truth"] == 2
 
 
-def test_the_reward_worker_of_verl_scores_a_batch(tmp_path):
+def test_the_reward_worker_of_verl_scores_a_batch_whose_columns_the_scores_can_join(tmp_path):
     tokenizer().save_pretrained(tmp_path)
     worker = RewardLoopWorker(verl_config(f"actor_rollout_ref.model.path={tmp_path}"))
-    results = asyncio.run(worker.compute_score_batch(rollouts([RIGHT, HALF, WRONG, "no tags"])))
+    batch = rollouts([RIGHT, HALF, WRONG, "no tags"])
+    results = asyncio.run(worker.compute_score_batch(batch))
     assert [result["reward_score"] for result in results] == [2.0, 1.5, 1.0, 0.0]
+    infos = [result["reward_extra_info"] for result in results]
+    columns = {key: np.array([info[key] for info in infos]) for key in infos[0]}  # as verl's agent loop makes them
+    scores = DataProto.from_dict(tensors={"rm_scores": torch.zeros(len(infos), 1)}, non_tensors=columns)
+    assert set(batch.union(scores).non_tensor_batch["id"]) == {"q1"}
 
 
 # (data source, truth, responses): two single, one multiple question of one source, a multiple one of another
@@ -166,8 +172,10 @@ EXPECTED = {
 def validation_rows():
     for number, (source, truth, responses) in enumerate(VALIDATION):
         for response in responses:
-            yield source, f"uid{number}", compute_score(
-                source, response, truth, {"id": f"q{number}", "options": ["a", "b", "c"]}
+            yield (
+                source,
+                f"uid{number}",
+                compute_score(source, response, truth, {"id": f"q{number}", "options": ["a", "b", "c"]}),
             )
 
 
@@ -176,7 +184,7 @@ def test_validation_metrics_of_verl_tell_single_from_multiple():
     columns = {key: [score[key] for score in scores] for key in scores[0]}
     metrics = process_validation_metrics(list(sources), list(uids), columns)
     assert {key: metrics[key[0]][key[1]]["mean@2"] for key in EXPECTED} == pytest.approx(EXPECTED)
-    assert not {"id", "data_source"} & metrics["clevrer"].keys()  # names are no numbers to average
+    assert not {"id", "benchmark"} & metrics["clevrer"].keys()  # names are no numbers to average
     assert "accuracy_single" not in metrics["star"]  # no single question there, so no number that looks like one
 
 
@@ -203,7 +211,7 @@ def test_a_dump_of_verl_holds_the_result_and_the_name_of_its_row(tmp_path):
     columns = {"reward": [score["score"]], **{key: [value] for key, value in score.items()}, "uid": ["u_0_0"]}
     PPOTrainer._write_generations(["question"], [RIGHT], ["A,C"], [score["score"]], columns, tmp_path, 3)
     row = json.loads((tmp_path / "3.jsonl").read_text(encoding="utf-8"))
-    assert (row["id"], row["data_source"], row["output"], row["gts"], row["step"]) == ("q1", "clevrer", RIGHT, "A,C", 3)
+    assert (row["id"], row["benchmark"], row["output"], row["gts"], row["step"]) == ("q1", "clevrer", RIGHT, "A,C", 3)
     assert (row["accuracy"], row["accuracy_single"]) == (1.0, None)
 
 

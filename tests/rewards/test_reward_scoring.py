@@ -135,7 +135,7 @@ def test_everything_worth_logging_is_returned():
         "n_truth": 2,
         "out_of_range": 2,
         "id": "7",
-        "data_source": "s",
+        "benchmark": "s",
     }
     unparsed = compute_score("s", "no idea", "B", info)
     assert (unparsed["parsed"], unparsed["n_predicted"], unparsed["n_truth"], unparsed["out_of_range"]) == (
@@ -154,7 +154,7 @@ def test_everything_worth_logging_is_returned():
 )
 def test_a_row_is_named_in_its_result_as_text_or_not_at_all(info, expected):
     result = compute_score("clevrer", RIGHT, "A,C", info)
-    assert (result["id"], result["data_source"]) == (expected, "clevrer")
+    assert (result["id"], result["benchmark"]) == (expected, "clevrer")
 
 
 def test_soft_accuracy_is_reported_whatever_the_mode():

@@ -140,17 +140,19 @@ def score_row(
     extra_info: Mapping[str, Any] | None,
     settings: RewardSettings,
 ) -> dict[str, float | str | None]:
-    """``score_response`` for a row as verl's dataset holds it, with the row's ``id`` and ``data_source`` as text.
+    """``score_response`` for a row as verl's dataset holds it, with the row's ``id`` and ``benchmark`` as text.
 
-    verl's dumps carry neither, and hold whatever the reward reports; its metrics leave text and None out.
-    ``id`` is None where the row has none. Raises ``ValueError`` for a bad truth or bad options.
+    verl's dumps hold what the reward reports but neither the row's id nor its data source; its metrics leave text and
+    None out. The data source goes by another name, as verl's older trainer refuses two columns of one name that differ
+    in dtype (``DataProto.union``). ``id`` is None where the row has none.
+    Raises ``ValueError`` for a bad truth or bad options.
     """
     truth, letters = read_row(data_source, ground_truth, extra_info)
     row_id = (extra_info or {}).get("id")
     return {
         **score_response(solution_str, truth, letters, settings),
         "id": None if row_id is None else str(row_id),
-        "data_source": data_source,
+        "benchmark": data_source,
     }
 
 

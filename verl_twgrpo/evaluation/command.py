@@ -1,0 +1,183 @@
+"""``verl-twgrpo eval``: the paper's accuracies, with intervals, from what models wrote."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from verl_twgrpo.data.atomic import refuse_existing, whole_file
+from verl_twgrpo.rewards.answers import leniency_names
+
+from .metrics import PARSER_RULES, Comparison, Score, compare, evaluate, stored_deviations
+from .predictions import Predictions, read_predictions
+from .summaries import StoredSummary, read_summaries
+from .tables import markdown, percent, signed_percent
+
+LISTED = 20
+"""How many rows a list on the screen names; the JSON file names all."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Files of one model, and of a baseline."""
+    parser.description = (
+        "Strict and soft accuracy (Eq. 7) by benchmark and number of true answers, with 95% intervals (Wilson for"
+        " strict, bootstrap for soft). Exit code 1 if some rows could not be read."
+    )
+    parser.add_argument(
+        "predictions",
+        nargs="+",
+        metavar="PREDICTIONS",
+        help="one model's .jsonl files (verl's validation dumps of one step, or released logs), or a released .json"
+        " summary",
+    )
+    parser.add_argument(
+        "--baseline", nargs="+", metavar="PREDICTIONS", help="another model's .jsonl files, compared problem by problem"
+    )
+    parser.add_argument("--json", metavar="F", help="write every number to this file as well")
+    parser.add_argument(
+        "--lenient",
+        default=",".join(PARSER_RULES),
+        metavar="RULES",
+        help="what to read beside <answer>A,C</answer>, alike for all models: rule names with commas, 'all' or 'none'"
+        " (default: %(default)s, letters without any tag)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="overwrite the file of --json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the tables; 0 if every row was read, 1 otherwise. Raises ``ValueError`` for files without predictions."""
+    if args.json:
+        refuse_existing([args.json], args.force)
+    if all(Path(path).suffix == ".json" for path in args.predictions) and not args.baseline:
+        summaries = [summary for path in args.predictions for summary in read_summaries(path)]
+        print(_summary_table(summaries), end="")
+        _write(args.json, {"summaries": [dataclasses.asdict(summary) for summary in summaries]})
+        return 0
+    lenient = _rules(args.lenient)
+    model = read_predictions(args.predictions)
+    scores = evaluate(model.rows, lenient, args.seed)
+    report = {
+        "files": args.predictions,
+        "parser_rules": ["strict", *lenient],
+        "bootstrap_seed": args.seed,
+        "scores": _plain(scores),
+        **_state(model, lenient),
+    }
+    print(f"parser: strict grammar{''.join(f' + {rule}' for rule in lenient)}, for every row alike\n")
+    print(_score_table(scores))
+    _print_state(model, report)
+    unreadable = len(model.unreadable)
+    if args.baseline:
+        baseline = read_predictions(args.baseline)
+        paired = compare(model.rows, baseline.rows, lenient, args.seed)
+        baseline_scores = evaluate(baseline.rows, lenient, args.seed)
+        report["baseline"] = {"files": args.baseline, "scores": _plain(baseline_scores), **_state(baseline, lenient)}
+        report["paired"] = _plain(paired)
+        print(f"\nbaseline: {', '.join(args.baseline)}\n")
+        print(_score_table(baseline_scores))
+        _print_state(baseline, report["baseline"])
+        print("\nmodel minus baseline, in points, on the problems of both\n")
+        print(_paired_table(paired), end="")
+        unreadable += len(baseline.unreadable)
+    _write(args.json, report)
+    return 1 if unreadable else 0
+
+
+def _rules(text: str) -> list[str]:
+    if text in ("all", "none"):
+        return sorted(leniency_names(text == "all"))
+    return sorted(leniency_names([rule.strip() for rule in text.split(",")]))
+
+
+def _state(predictions: Predictions, lenient: list[str]) -> dict[str, Any]:
+    """What happened to the rows before they were scored, and what their file says otherwise."""
+    return {
+        "duplicates_removed": dict(predictions.duplicates),
+        "without_id": sum(row.id is None for row in predictions.rows),
+        "unreadable": predictions.unreadable,
+        "stored_score_differs": [
+            {"where": row.where, "benchmark": row.benchmark, "id": row.id, "stored": row.stored, "computed": exact}
+            for row, exact in stored_deviations(predictions.rows, lenient)
+        ],
+    }
+
+
+def _print_state(predictions: Predictions, state: dict[str, Any]) -> None:
+    for benchmark, count in predictions.duplicates.items():
+        print(f"{benchmark}: {count} rows of a problem that had one already were left out")
+    if state["without_id"]:
+        print(f"{state['without_id']} rows have no problem id: duplicates among them cannot be told, nor pairs")
+    differing = state["stored_score_differs"]
+    lines = [
+        f"{row['where']}: problem {row['id']}: stored accuracy {row['stored']:g}, here {row['computed']:g}"
+        for row in differing
+    ]
+    for title, rows in (("accuracy differs from the stored one", lines), ("unreadable", predictions.unreadable)):
+        if rows:
+            print(f"{title}: {len(rows)} rows")
+            print("".join(f"  {row}\n" for row in rows[:LISTED]), end="")
+            if len(rows) > LISTED:
+                print(f"  and {len(rows) - LISTED} more (--json lists all)")
+
+
+def _score_table(scores: dict[str, dict[str, Score]]) -> str:
+    header = ["benchmark", "questions", "n", "strict %", "soft %", "unparsable"]
+    rows = [
+        [
+            benchmark,
+            kind,
+            score.n,
+            percent(score.strict, score.strict_low, score.strict_high),
+            percent(score.soft, score.soft_low, score.soft_high),
+            score.unparsable,
+        ]
+        for benchmark, kinds in scores.items()
+        for kind, score in kinds.items()
+    ]
+    return markdown(header, rows)
+
+
+def _paired_table(paired: dict[str, dict[str, Comparison]]) -> str:
+    header = ["benchmark", "questions", "n", "strict", "soft", "only model", "only baseline", "McNemar p"]
+    rows = [
+        [
+            benchmark,
+            kind,
+            part.n,
+            signed_percent(part.strict.difference, part.strict.low, part.strict.high),
+            signed_percent(part.soft_difference, part.soft_low, part.soft_high),
+            part.strict.only_first,
+            part.strict.only_second,
+            f"{part.strict.p_value:.3g}",
+        ]
+        for benchmark, kinds in paired.items()
+        for kind, part in kinds.items()
+    ]
+    return markdown(header, rows)
+
+
+def _summary_table(summaries: list[StoredSummary]) -> str:
+    header = ["summary", "questions", "n", "strict %", "soft %"]
+    rows = [
+        [part.name, part.questions, part.n, percent(part.strict, part.strict_low, part.strict_high), percent(part.soft)]
+        for part in summaries
+    ]
+    return markdown(header, rows)
+
+
+def _plain(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        benchmark: {kind: dataclasses.asdict(value) for kind, value in kinds.items()}
+        for benchmark, kinds in values.items()
+    }
+
+
+def _write(path: str | None, report: dict[str, Any]) -> None:
+    if path:
+        with whole_file(path) as part:
+            part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"\nwritten: {path}")

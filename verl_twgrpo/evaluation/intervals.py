@@ -1,0 +1,86 @@
+"""95% intervals and tests for accuracies. All proportions are fractions of one, all intervals two-sided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+Z = NormalDist().inv_cdf(0.975)
+RESAMPLES = 10_000
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927): never outside [0, 1], and not a point where all rows agree."""
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_mean(values: Sequence[float], seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean, the same for the same seed. No values: NaN.
+
+    Scores take few different values, so a resample is one draw of how often each comes (a multinomial).
+    """
+    if len(values) == 0:
+        return math.nan, math.nan
+    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
+    n = counts.sum()
+    means = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES) @ distinct / n
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's test: are the discordant pairs a fair coin's? 1 if there are none."""
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two models on the same questions: accuracy of the first minus that of the second, its interval, McNemar's p."""
+
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
+    """Difference of two paired proportions with Newcombe's interval (1998, method 10) and McNemar's exact test.
+
+    The interval joins the Wilson intervals of both proportions and takes their correlation into account.
+    """
+    both, only_first, only_second, neither = (
+        sum((bool(a), bool(b)) == pair for a, b in zip(first, second, strict=True))
+        for pair in ((True, True), (True, False), (False, True), (False, False))
+    )
+    n = both + only_first + only_second + neither
+    if n == 0:
+        return PairedTest(math.nan, -1.0, 1.0, 0, 0, 1.0)
+    p1, p2 = (both + only_first) / n, (both + only_second) / n
+    (low1, high1), (low2, high2) = wilson(both + only_first, n), wilson(both + only_second, n)
+    product = math.prod((both + only_first, only_second + neither, both + only_second, only_first + neither))
+    association = both * neither - only_first * only_second
+    # Method 10: a positive association is pulled towards zero, for continuity.
+    association = max(association - n / 2, 0) if association > 0 else association
+    phi = association / math.sqrt(product) if product else 0.0
+    below = _join(p1 - low1, high2 - p2, phi)
+    above = _join(high1 - p1, p2 - low2, phi)
+    difference = p1 - p2
+    p_value = mcnemar_exact(only_first, only_second)
+    return PairedTest(difference, difference - below, difference + above, only_first, only_second, p_value)
+
+
+def _join(first: float, second: float, phi: float) -> float:
+    return math.sqrt(max(0.0, first**2 - 2 * phi * first * second + second**2))

@@ -1,0 +1,120 @@
+"""``verl-twgrpo report``: figures, tables and the token heat map of one run, or of several side by side."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from verl_twgrpo.data.atomic import refuse_existing, whole_file
+
+FIGURES = {
+    "reward.png": "Reward mean, and spread of rewards within a group (Fig. 3a)",
+    "response_length.png": "Response length (Fig. 3b)",
+    "weights_by_position.png": "Weight by position over training samples (Fig. A2)",
+    "divergence.png": "Divergence D_t (Fig. A3)",
+    "validation.png": "Accuracy on the validation set, strict and soft, with 95% intervals",
+}
+TABLE, TABLE_CSV, HEAT_MAP, PAGE = "table3.md", "table3.csv", "tokens.html", "README.md"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Run directories and where to write."""
+    parser.description = (
+        "Draws what a run wrote: tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl and TensorBoard event"
+        " files in RUN_DIR. What is not there is said, and the rest is drawn."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run directories; several are drawn side by side")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for figures, tables and pages")
+    parser.add_argument("--force", action="store_true", help="replace an earlier report in that folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report. Raises ``ValueError`` for a folder that holds no run, ``FileExistsError`` without --force."""
+    from tqdm import tqdm
+
+    from verl_twgrpo.evaluation import evaluate, read_predictions
+
+    from . import figures, style
+    from .heatmap import choose_groups, heat_map
+    from .reading import read_runs, read_token_group
+    from .tables import table3
+
+    out = Path(args.out)
+    every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE)]
+    refuse_existing(every_file, args.force)
+    runs = read_runs(args.runs)
+    # an older report's file that this one does not replace would pass for a part of it
+    for path in every_file:
+        path.unlink(missing_ok=True)
+    command = shlex.join(["verl-twgrpo", "report", *args.runs, "--out", args.out])
+    names = [one.label for one in runs]
+
+    scores: dict[str, dict[int, dict]] = {name: {} for name in names}
+    steps = [(one, step, path) for one in runs for step, path in one.validation.items()]
+    for one, step, path in tqdm(steps, desc="validation", unit="step", disable=None):
+        try:
+            predictions = read_predictions([path])
+        except ValueError as error:
+            one.missing.append(str(error))
+            continue
+        one.missing += predictions.unreadable
+        if predictions.duplicates:
+            count = predictions.duplicates.total()
+            one.missing.append(f"{path}: {count} rows of a problem that had one already were left out")
+        scores[one.label][step] = evaluate(predictions.rows)
+    overall = {
+        name: {step: {benchmark: kinds["all"] for benchmark, kinds in part.items()} for step, part in by_step.items()}
+        for name, by_step in scores.items()
+    }
+    drawn = []
+    drawings = (
+        lambda: figures.reward_figure(runs),
+        lambda: figures.length_figure(runs),
+        lambda: figures.weights_figure(runs),
+        lambda: figures.divergence_figure(runs),
+        lambda: figures.validation_figure(overall),
+    )
+    for name, draw in tqdm(zip(FIGURES, drawings, strict=True), desc="figures", total=len(FIGURES), disable=None):
+        with style.look():
+            figure = draw()
+            if figure is not None:
+                style.save(figure, out / name, names, command)
+                drawn.append(name)
+    last = {name: (max(by_step), by_step[max(by_step)]) for name, by_step in scores.items() if by_step}
+    table = ""
+    if last:
+        table, as_csv = table3(last)
+        _write(out / TABLE, table)
+        _write(out / TABLE_CSV, as_csv)
+    chosen = [(one, group) for one in runs for group in choose_groups(one)]
+    if chosen:
+        token_groups = [
+            read_token_group(*pair) for pair in tqdm(chosen, desc="token heat map", unit="group", disable=None)
+        ]
+        _write(out / HEAT_MAP, heat_map(token_groups, command))
+    missing = [f"{one.label}: {reason}" for one in runs for reason in one.missing]
+    missing += [f"{name}: no run has the data for it" for name in FIGURES if name not in drawn]
+    _write(out / PAGE, _page(names, command, drawn, table, bool(chosen), missing))
+    for reason in missing:
+        print(f"missing: {reason}")
+    print(f"written: {out / PAGE}, {len(drawn)} figures{', ' + HEAT_MAP if chosen else ''}")
+    return 0
+
+
+def _page(names: list[str], command: str, drawn: list[str], table: str, heat_map: bool, missing: list[str]) -> str:
+    parts = [f"# Report: {', '.join(names)}\n", f"    {command}\n"]
+    if table:
+        parts += ["## Accuracy at the last validation (in the shape of Table 3, with 95% intervals)\n", table]
+    if heat_map:
+        parts += [f"## Tokens\n\n[{HEAT_MAP}]({HEAT_MAP}): every token shaded by its weight; open it in a browser.\n"]
+    for name in drawn:
+        parts += [f"## {FIGURES[name]}\n\n![{FIGURES[name]}]({name})\n"]
+    if missing:
+        parts += ["## Missing\n\n" + "".join(f"- {' '.join(reason.split())}\n" for reason in missing)]
+    return "\n".join(parts)
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,244 @@
+"""Read what a run left behind: dumps of the token weights, logged metrics, rollouts and validation answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from tqdm import tqdm
+
+SERIES_COLUMNS = ("step", "group", "reward", "weight", "divergence")
+"""What the figures need of a step's dump."""
+
+TOKEN_COLUMNS = (
+    *("group", "id", "ground_truth", "reward", "accuracy", "soft_accuracy", "format", "text"),
+    *("tokens", "weight", "divergence", "entropy", "log_prob"),
+)
+"""What the token heat map needs of it."""
+
+SCALARS = ("critic/score/mean", "tw_grpo/group_reward_std", "response_length/mean", "tw_grpo/divergence_mean")
+"""The logged metrics that the figures need."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The responses to one prompt in one step. weights_T, divergence_T: by position, T = max(lengths_G)."""
+
+    step: int
+    uid: str
+    rewards_G: np.ndarray
+    lengths_G: np.ndarray
+    weights_T: np.ndarray
+    divergence_T: np.ndarray
+
+
+@dataclass
+class Run:
+    """One run. scalars: metric -> step -> value. rollout_rewards: step -> group -> rewards. missing: in words."""
+
+    label: str
+    folder: Path
+    groups: list[Group] = field(default_factory=list)
+    scalars: dict[str, dict[int, float]] = field(default_factory=dict)
+    rollout_rewards: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    validation: dict[int, Path] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read run directories, each named by the part of its path that tells it from the others.
+
+    Raises ``ValueError`` for a folder that holds nothing of a run, or a dump that lacks a column, naming it.
+    """
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such run directory")
+    return [read_run(path, label) for path, label in zip(paths, labels(paths), strict=True)]
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Short names of runs: the last part of each path, and as many before it as tell the runs apart.
+
+    Raises ``ValueError`` if a run is given twice.
+    """
+    parts = [path.resolve().parts[1:] for path in paths]
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"the same run is given twice: {', '.join(map(str, paths))}")
+    length = next(
+        (k for k in range(1, max(map(len, parts)) + 1) if len({part[-k:] for part in parts}) == len(parts)), 1
+    )
+    # recipes write to NAME/run: such a last part says nothing
+    length += any(part[-length:] == ("run",) for part in parts)
+    return ["/".join(part[-length:]) for part in parts]
+
+
+def read_run(folder: Path, label: str) -> Run:
+    """Read one run directory; what is not there is said in ``missing``. Raises ``ValueError`` if nothing is."""
+    run = Run(label, folder)
+    dumps, rollouts = step_files(folder / "tw_grpo", "step_*.parquet"), step_files(folder / "rollouts", "*.jsonl")
+    events = sorted(path for path in folder.rglob("events.out.tfevents.*") if path.is_file())
+    run.validation = step_files(folder / "validation", "*.jsonl")
+    if not (dumps or rollouts or events or run.validation):
+        raise ValueError(
+            f"{folder}: nothing of a run: no tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl, nor"
+            " TensorBoard event files"
+        )
+    for path in tqdm(list(dumps.values()), desc=f"{label}: dumps", unit="step", disable=None):
+        run.groups += read_groups(path)
+    if events:
+        run.scalars = _read_scalars(events, run.missing)
+    if "tw_grpo/group_reward_std" not in run.scalars and not run.groups:
+        for step, path in tqdm(rollouts.items(), desc=f"{label}: rollouts", unit="step", disable=None):
+            run.rollout_rewards[step] = _read_rollout_rewards(path, run.missing)
+    run.missing += [
+        reason
+        for there, reason in (
+            (dumps, "no tw_grpo/step_*.parquet (algorithm.tw_grpo.dump_dir): no weights by position, no heat map"),
+            (events, "no TensorBoard event files (trainer.logger, TENSORBOARD_DIR)"),
+            (rollouts, "no rollouts/*.jsonl (trainer.rollout_data_dir): no prompts in the heat map"),
+            (run.validation, "no validation/*.jsonl (trainer.validation_data_dir): no accuracies"),
+        )
+        if not there
+    ]
+    return run
+
+
+def step_files(folder: Path, pattern: str) -> dict[int, Path]:
+    """The files of a folder by the step in their names (``4.jsonl``, ``step_000004.parquet``), in order."""
+    numbered = {path.stem.removeprefix("step_"): path for path in folder.glob(pattern)}
+    return dict(sorted((int(number), path) for number, path in numbered.items() if number.isdecimal()))
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pyarrow.Table:
+    """Some columns of a step's dump. Raises ``ValueError`` for a file that is none or lacks one, naming it."""
+    columns = list(columns)
+    try:
+        present = set(pyarrow.parquet.read_schema(path).names)
+        missing = [name for name in columns if name not in present]
+        if missing:
+            raise ValueError(f"{path}: column {', '.join(missing)} is missing: not a dump of token weights")
+        return pyarrow.parquet.read_table(path, columns=columns)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a parquet file ({error})") from None
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The groups of one step's dump, in its order."""
+    table = read_table(path, SERIES_COLUMNS)
+    rows_of: dict[str, list[int]] = {}
+    for row, uid in enumerate(table["group"].to_pylist()):
+        rows_of.setdefault(uid, []).append(row)
+    steps, rewards = table["step"].to_numpy(), table["reward"].to_numpy()
+    weights, divergences = table["weight"], table["divergence"]
+    lengths = np.array([len(cell) for cell in weights])
+    groups = []
+    for uid, rows in rows_of.items():
+        # weights and divergence belong to the position, so the longest response has them all
+        longest = rows[int(np.argmax(lengths[rows]))]
+        weights_T, divergence_T = (
+            np.asarray(column[longest].as_py(), dtype=np.float32) for column in (weights, divergences)
+        )
+        groups.append(Group(int(steps[longest]), uid, rewards[rows], lengths[rows], weights_T, divergence_T))
+    return groups
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response with its values by token, T of each."""
+
+    reward: float
+    accuracy: float | None
+    soft_accuracy: float | None
+    format: float | None
+    text: str
+    tokens: list[str]
+    weight: list[float]
+    divergence: list[float]
+    entropy: list[float]
+    log_prob: list[float]
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """The responses to one prompt as the token heat map shows them; prompt is None where no rollout file has it."""
+
+    run: str
+    step: int
+    id: str
+    ground_truth: str
+    prompt: str | None
+    responses: list[Response]
+
+
+def read_token_group(run: Run, group: Group) -> TokenGroup:
+    """All of one group, from the dump of its step and verl's rollout file."""
+    path = run.folder / "tw_grpo" / f"step_{group.step:06d}.parquet"
+    rows = [row for row in read_table(path, TOKEN_COLUMNS).to_pylist() if row["group"] == group.uid]
+    fields = Response.__dataclass_fields__
+    return TokenGroup(
+        run=run.label,
+        step=group.step,
+        id=rows[0]["id"],
+        ground_truth=rows[0]["ground_truth"],
+        prompt=_read_prompt(run.folder / "rollouts" / f"{group.step}.jsonl", group.uid),
+        responses=[Response(**{name: row[name] for name in fields}) for row in rows],
+    )
+
+
+def _read_scalars(events: Sequence[Path], missing: list[str]) -> dict[str, dict[int, float]]:
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        missing.append("the package tensorboard is not installed: its event files were not read")
+        return {}
+    found: dict[str, dict[int, float]] = {}
+    for folder in dict.fromkeys(path.parent for path in events):
+        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        accumulator.Reload()
+        for name in set(SCALARS) & set(accumulator.Tags()["scalars"]):
+            # a resumed run writes some steps again: the later value counts
+            by_time = sorted(accumulator.Scalars(name), key=lambda event: event.wall_time)
+            found.setdefault(name, {}).update((event.step, event.value) for event in by_time)
+    return {name: dict(sorted(values.items())) for name, values in found.items()}
+
+
+def _read_rollout_rewards(path: Path, missing: list[str]) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = {}
+    rows, unreadable = _read_rollouts(path)
+    for row in rows:
+        groups.setdefault(row.group, []).append(row.score)
+    if unreadable:
+        missing.append(f"{path}: {unreadable} lines are not rows of verl's rollout dump and were left out")
+    # verl's synthetic padding rows are alone in their groups
+    return {uid: rewards for uid, rewards in groups.items() if len(rewards) > 1}
+
+
+def _read_prompt(path: Path, uid: str) -> str | None:
+    rows = _read_rollouts(path)[0] if path.is_file() else []
+    return next((row.prompt for row in rows if row.group == uid), None)
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    group: str
+    prompt: str
+    score: float
+
+
+def _read_rollouts(path: Path) -> tuple[list[_Rollout], int]:
+    """The rows of one step's rollout file, and how many lines are none: a killed run leaves a line half written."""
+    rows, unreadable = [], 0
+    for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").split("\n")):
+        try:
+            row = json.loads(line)
+            # keys are {uid}_{session}_{index}
+            rows.append(_Rollout(str(row["uid"]).rsplit("_", 2)[0], str(row["input"]), float(row["score"])))
+        except (ValueError, KeyError, TypeError):
+            unreadable += 1
+    return rows, unreadable

@@ -1,0 +1,62 @@
+"""A table in the shape of Table 3: a line a run, accuracy by the number of true answers, on each benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from verl_twgrpo.evaluation import Score
+from verl_twgrpo.evaluation.tables import csv_text, markdown, percent
+
+Scores = Mapping[str, Mapping[str, Score]]
+"""benchmark -> "single", "multiple" or "all" -> score, as ``evaluation.evaluate`` returns them."""
+
+# (questions, metric, title): Table 3 gives soft accuracy where it can differ from the strict one
+COLUMNS = (
+    ("single", "strict", "single acc"),
+    ("multiple", "strict", "multiple acc"),
+    ("multiple", "soft", "multiple soft"),
+    ("all", "strict", "all acc"),
+    ("all", "soft", "all soft"),
+)
+SINGLE_ANSWER_COLUMNS = (("all", "strict", "acc"),)
+
+
+def table3(results: Mapping[str, tuple[int, Scores]]) -> tuple[str, str]:
+    """The table as Markdown (percentages with their 95% intervals) and as CSV (fractions, bounds and counts).
+
+    results: run -> (step, scores). A benchmark on which no run has multiple-answer questions gets one column, as MMVU
+    in the paper.
+    """
+    columns = [(benchmark, *column) for benchmark in _benchmarks(results) for column in _columns(benchmark, results)]
+    header = ["run", "step", *(f"{benchmark} {title} %" for benchmark, _, _, title in columns)]
+    rows = [
+        [run, step, *(_cell(scores.get(name, {}).get(kind), metric) for name, kind, metric, _ in columns)]
+        for run, (step, scores) in results.items()
+    ]
+    parts = ("", "_low", "_high")
+    csv_header = ["run", "step"]
+    for benchmark, _, _, title in columns:
+        csv_header += [f"{benchmark} {title}{part}" for part in (*parts, "_n")]
+    csv_rows = []
+    for run, (step, scores) in results.items():
+        cells: list[object] = [run, step]
+        for name, kind, metric, _ in columns:
+            score = scores.get(name, {}).get(kind)
+            cells += [""] * 4 if score is None else [*(getattr(score, metric + part) for part in parts), score.n]
+        csv_rows.append(cells)
+    return markdown(header, rows), csv_text(csv_header, csv_rows)
+
+
+def _benchmarks(results: Mapping[str, tuple[int, Scores]]) -> list[str]:
+    return sorted({benchmark for _, scores in results.values() for benchmark in scores})
+
+
+def _columns(benchmark: str, results: Mapping[str, tuple[int, Scores]]) -> tuple[tuple[str, str, str], ...]:
+    multiple = any("multiple" in scores.get(benchmark, {}) for _, scores in results.values())
+    return COLUMNS if multiple else SINGLE_ANSWER_COLUMNS
+
+
+def _cell(score: Score | None, metric: str) -> str:
+    if score is None:
+        return "–"
+    return percent(*(getattr(score, metric + part) for part in ("", "_low", "_high")))
