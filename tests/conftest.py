@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+
+# before any test module imports transformers' processors
+declare_missing_ops()
+
 SHARED_FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 

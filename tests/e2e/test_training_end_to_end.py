@@ -1,0 +1,194 @@
+"""verl's whole loop on CPU with TW-GRPO: weights, ranks, epochs, failures, resuming, and nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+CACHED = "skip.rollout_tq.enable=True", "skip.rollout_tq.steps=[1,2]"
+
+
+def cached(folder: Path) -> list[str]:
+    """Store the rollouts of steps 1 and 2, or take those that are stored: verl's own switch for it."""
+    return [*CACHED, f"skip.rollout_tq.dump_dir={folder}"]
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("rollouts")
+
+
+@pytest.fixture(scope="module")
+def killed(start, rollouts):
+    """One rank, killed after the checkpoint of step 2, and its resumed continuation to step 3."""
+    settings = ["trainer.total_training_steps=3", "trainer.save_freq=2", *cached(rollouts)]
+    first = start(*settings)
+    tracker = first.folder / "checkpoints" / "latest_checkpointed_iteration.txt"
+    first.wait_for(lambda: tracker.is_file() and tracker.read_text().strip() == "2")
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    left = first.orphans()
+    log = first.log
+    second = start(*settings, folder=first.folder)
+    assert second.wait() == 0, second.tail()
+    return first, left, log, second
+
+
+def by_text(rows: list[dict]) -> dict[tuple, dict]:
+    """Rows of a dump by what was asked and answered; equal answers of a group have equal values."""
+    return {(row["id"], tuple(row["token_ids"])): row for row in rows}
+
+
+def test_weights_reach_the_update(killed):
+    run = killed[0]
+    rows = run.dump(1)
+    assert len({row["group"] for row in rows}) == 4
+    assert len(rows) == 32
+    weights = [weight for row in rows for weight in row["weight"]]
+    assert min(weights) >= 1.0
+    assert 1.1 < max(weights) <= 1.7 + 1e-6
+    for row in rows:
+        assert len(row["weight"]) == len(row["token_ids"]) == len(row["advantage"]) == len(row["tokens"])
+        # one advantage a response, scaled by each token's weight
+        bare = [a / w for a, w in zip(row["advantage"], row["weight"], strict=True)]
+        assert max(bare) - min(bare) < 1e-5
+    metrics = run.metrics(1)
+    assert metrics["actor/grad_norm"] > 0
+    assert abs(metrics["actor/ppo_kl"]) < 1e-5  # on-policy: every ratio is 1
+    for name in (
+        "divergence_mean", "weight_mean", "weight_max", "tail_weight_share", "live_fraction", "degenerate_groups",
+        "group_reward_std", "groups_without_spread", "accuracy",
+    ):  # fmt: skip
+        assert f"tw_grpo/{name}" in metrics
+    assert metrics["timing_s/tw_grpo_head_pass"] > 0
+
+
+def test_the_frozen_vision_tower_stays_and_the_rest_moves(killed, demo):
+    from safetensors.torch import load_file
+
+    run = killed[3]
+    (trained,) = (run.folder / "checkpoints").glob("global_step_*/actor/huggingface/model.safetensors")
+    before, after = load_file(demo / "model" / "model.safetensors"), load_file(trained)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not before[name].equal(after[name].to(before[name].dtype))}
+    assert moved
+    assert not {name for name in moved if "visual" in name}
+    assert {name for name in before if "visual" not in name and not name.endswith("k_proj.bias")} <= moved
+
+
+def test_a_killed_run_leaves_no_process_behind(killed):
+    assert killed[1] == []
+
+
+def test_a_resumed_run_goes_on_at_the_right_step_with_the_same_data(killed, demo):
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import create_rl_sampler
+
+    from verl_twgrpo.data.parquet import read_parquet
+
+    first, _, first_log, second = killed
+    assert "step:3 - " not in first_log
+    assert second.log.count("step:3 - ") == 1
+    assert second.log.count("step:2 - ") == 1  # by the first run only: both write to one log
+    items = read_parquet(demo / "data" / "train.parquet")
+    order = list(create_rl_sampler(OmegaConf.create({"shuffle": True, "seed": 1, "sampler": None}), items))
+    asked = [[items[k].id for k in order[4 * step : 4 * step + 4]] for step in range(3)]
+    assert [[*dict.fromkeys(row["id"] for row in second.dump(step))] for step in (1, 2, 3)] == asked
+
+
+def test_a_normal_end_leaves_no_process_behind(killed):
+    assert killed[3].orphans() == []
+
+
+@pytest.fixture(scope="module")
+def two_ranks(start, rollouts, killed):
+    run = start("trainer.n_gpus_per_node=2", "trainer.total_training_steps=1", *cached(rollouts))
+    assert run.wait() == 0, run.tail()
+    return run
+
+
+def test_two_ranks_give_the_weights_advantages_and_gradient_of_one(killed, two_ranks):
+    one, two = by_text(killed[0].dump(1)), by_text(two_ranks.dump(1))
+    assert one.keys() == two.keys()
+    for key, row in one.items():
+        for name in ("weight", "divergence", "advantage", "log_prob", "entropy"):
+            assert two[key][name] == pytest.approx(row[name], abs=2e-4, rel=2e-4), name
+    norms = [run.metrics(1)["actor/grad_norm"] for run in (killed[0], two_ranks)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def epochs(start, rollouts, killed):
+    run = start(
+        "algorithm.tw_grpo.placement=eq6",
+        "actor_rollout_ref.actor.ppo_epochs=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "trainer.total_training_steps=1",
+        *cached(rollouts),
+    )
+    assert run.wait() == 0, run.tail()
+    return run
+
+
+def test_epochs_and_mini_batches_keep_the_weights_of_the_old_policy_and_move_the_ratios(killed, epochs):
+    once, often = by_text(killed[0].dump(1)), by_text(epochs.dump(1))
+    for key, row in once.items():
+        assert often[key]["weight"] == pytest.approx(row["weight"], abs=1e-5)
+        # under eq6 the weights are the loss's business, not the advantages'
+        assert max(often[key]["advantage"]) - min(often[key]["advantage"]) < 1e-6
+    assert abs(epochs.metrics(1)["actor/ppo_kl"]) > 1e-5
+
+
+@pytest.fixture(scope="module")
+def shortened(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shortened")
+    loops = folder / "loops.yaml"
+    loops.write_text("- name: short_groups\n  _target_: short_groups.ShortGroups\n")
+    run = start(
+        "trainer.n_gpus_per_node=2",
+        "trainer.total_training_steps=1",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops}",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=short_groups",
+        folder=folder,
+        environment={"PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert run.wait() == 0, run.tail()
+    return run
+
+
+def test_failed_rollouts_shorten_groups_and_padding_rows_stay_out(shortened):
+    rows = shortened.dump(1)
+    sizes = {}
+    for row in rows:
+        assert not row["group"].startswith("pad")
+        sizes[row["group"]] = sizes.get(row["group"], 0) + 1
+    assert len(sizes) == 4
+    assert set(sizes.values()) <= {7, 5}
+    metrics = shortened.metrics(1)
+    assert metrics["actor/grad_norm"] >= 0  # a number: no NaN got in
+    assert metrics["tw_grpo/weight_max"] <= 1.7 + 1e-6
+
+
+def test_ctrl_c_leaves_no_process_behind(start):
+    run = start("trainer.total_training_steps=1")
+    run.wait_for(lambda: len(run.alive()) > 5)
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait() != 0
+    assert run.orphans() == []
+
+
+def test_an_exception_leaves_no_process_behind(start, demo, tmp_path):
+    # a checkpoint whose weights cannot be read: fails in a worker, with Ray and TransferQueue up
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in (demo / "model").iterdir():
+        (model / file.name).write_bytes(file.read_bytes() if file.suffix != ".safetensors" else b"broken")
+    run = start("trainer.total_training_steps=1", f"actor_rollout_ref.model.path={model}")
+    assert run.wait() != 0
+    assert "Error" in run.log
+    assert run.orphans() == []

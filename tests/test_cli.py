@@ -1,0 +1,77 @@
+"""The command line: every command says what it is for, and a bad input is one sentence."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from verl_twgrpo import cli, doctor
+
+
+def commands(table, path=()):
+    for name, (target, _) in table.items():
+        if isinstance(target, dict):
+            yield from commands(target, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("words", list(commands(cli.COMMANDS)), ids=" ".join)
+def test_every_command_has_help(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--help"])
+    assert end.value.code == 0
+    assert "usage: verl-twgrpo " + " ".join(words) in capsys.readouterr().out
+
+
+def test_no_command_is_an_error(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 2
+
+
+def test_a_bad_input_is_one_sentence(capsys, tmp_path):
+    assert cli.main(["demo", "table", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("verl-twgrpo: ")
+    assert "no tensorboard events" in err
+    assert err.count("\n") == 1
+
+
+def test_doctor_says_that_training_can_start(capsys):
+    assert doctor.run(argparse.Namespace()) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "training can start"
+    for name in ("verl ", "policy loss", "trainer", "reward manager", "platform", "video reader", "algorithm=, recipe="):
+        assert name in out
+
+
+def test_doctor_shows_a_misfit_and_what_to_do(monkeypatch, capsys):
+    version = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.8.0" if name == "verl" else version(name))
+    assert doctor.run(argparse.Namespace()) == 1
+    out = capsys.readouterr().out
+    assert "!! verl" in out
+    assert "-> pip install 'verl<0.10,>=0.9'" in out
+    assert out.splitlines()[-1].startswith("training cannot start: 1")
+
+
+def test_doctor_shows_the_error_of_a_plugin_that_verl_hides(monkeypatch):
+    class Broken:
+        name, value = "theirs", "their.plugin"
+
+        def load(self):
+            raise ImportError("no module named their")
+
+    found = list(doctor.metadata.entry_points(group="verl.plugins"))
+    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [*found, Broken()])
+    (line,) = [f for f in doctor.plugins() if f.to_do]
+    assert line.what.startswith("theirs")
+    assert line.value == "ImportError: no module named their"
+
+
+def test_doctor_without_a_rollout_engine(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda name: False)
+    (line,) = [f for f in doctor.versions() if f.what == "vllm"]
+    assert "verl-twgrpo[gpu]" in line.to_do
