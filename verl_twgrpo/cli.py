@@ -1,4 +1,4 @@
-"""``verl-twgrpo``: doctor, demo, data, bench, eval, report."""
+"""``verl-twgrpo``: doctor, demo, data, plan, bench, eval, report."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ COMMANDS = {
         {
             "divergence": ("verl_twgrpo.algorithm.bench", "the weights pass against the released code's way"),
             "reward": ("verl_twgrpo.rewards.benchmark", "rollouts that the reward scores in a second"),
+            "input": ("verl_twgrpo.training.bench_input", "the video side of a step, stock and on prepared frames"),
         },
         "benchmarks",
     ),
     "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
+    "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
     "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
 }
 

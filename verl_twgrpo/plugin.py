@@ -74,6 +74,13 @@ def offer_video_reader(vision_process: ModuleType) -> None:
     offer_pyav(vision_process)
 
 
+def share_prepared_frames(video_processing: ModuleType) -> None:
+    """Frames from the cache are prepared once for all rollouts of a prompt."""
+    from verl_twgrpo.training.prepared_frames import share_preparation
+
+    share_preparation(video_processing)
+
+
 # module -> what happens once it is imported
 ON_IMPORT = {
     "verl.trainer.ppo.core_algos": register_algorithm,
@@ -83,6 +90,7 @@ ON_IMPORT = {
     "verl.utils.tensordict_utils": mend_equal_lengths,
     "verl.models.transformers.qwen2_vl": mend_text_only_rows,
     "qwen_vl_utils.vision_process": offer_video_reader,
+    "transformers.video_processing_utils": share_prepared_frames,
 }
 ON_IMPORT_ON_CPU = {
     "verl.utils.distributed": name_gloo_once,

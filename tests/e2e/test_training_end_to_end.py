@@ -67,6 +67,12 @@ def test_weights_reach_the_update(killed):
     assert metrics["timing_s/tw_grpo_head_pass"] > 0
 
 
+def test_the_rollout_follows_the_actors_weights_at_the_start_and_after_an_update(killed):
+    first, _, _, second = killed
+    for run, step in ((first, 1), (first, 2), (second, 3)):
+        assert run.metrics(step)["training/rollout_probs_diff_max"] < 5e-3, f"step {step}"
+
+
 def test_the_frozen_vision_tower_stays_and_the_rest_moves(killed, demo):
     from safetensors.torch import load_file
 

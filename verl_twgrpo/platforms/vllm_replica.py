@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
 
 class CPUvLLMHttpServer(vLLMHttpServer):
     """vLLMHttpServer that loads our worker extension into vLLM's workers."""
+
+    def _init_config(self, config: Any) -> Any:
+        config = super()._init_config(config)
+        if config.load_format == "dummy":
+            # verl's default: random weights until the actor's arrive. vLLM 0.28 on CPU fills buffers with them too that its
+            # reload leaves alone, and the rollout then follows another policy than the actor's.
+            config.load_format = "auto"
+        return config
 
     def _get_worker_extension_cls(self) -> str:
         return "verl_twgrpo.platforms.vllm_extension.CPUWorkerExtension"

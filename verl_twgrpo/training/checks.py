@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic
 
+from verl_twgrpo.rewards.manager import settings_from_config
+
 from .settings import TWGRPOConfig
 
 STRATEGIES = ("fsdp", "fsdp2")
@@ -27,8 +29,10 @@ def check_training_config(config: DictConfig) -> None:
         return
     settings = read_settings(config.algorithm.tw_grpo)
     _check_trainer(config, settings)
-    if settings.alpha > 0 and settings.scope != "none":
+    if settings.weighted:
         _check_weights_pass(config, settings)
+    if config.reward.reward_manager.name == "multi_answer":
+        settings_from_config(config)
     check_checkpoint(config.actor_rollout_ref.model.path)
     check_data_files(config.data)
 
@@ -37,7 +41,7 @@ def read_settings(node: DictConfig) -> TWGRPOConfig:
     """The settings in ``algorithm.tw_grpo``. Raises ``ValueError`` naming an unknown key or a bad value."""
     values = OmegaConf.to_container(node, resolve=True)
     values.pop("_target_", None)
-    known = [field.name for field in fields(TWGRPOConfig)]
+    known = [field.name for field in fields(TWGRPOConfig) if not field.name.startswith("_")]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"algorithm.tw_grpo.{unknown[0]}: there is no such setting; choose from {', '.join(known)}")
@@ -48,7 +52,7 @@ def _check_trainer(config: DictConfig, settings: TWGRPOConfig) -> None:
     mode = config.trainer.v1.trainer_mode
     if not config.trainer.use_v1:
         raise ValueError("trainer.use_v1=False: TW-GRPO runs on verl's V1 trainer only; leave it True")
-    if mode != "tw_grpo":
+    if mode != "tw_grpo" and (settings.weighted or mode != "sync"):
         raise ValueError(
             f"trainer.v1.trainer_mode={mode}: token weights need the synchronous trainer tw_grpo; verl's asynchronous "
             "modes are not supported, leave the mode that algorithm=... sets"

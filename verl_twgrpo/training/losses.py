@@ -58,7 +58,7 @@ def tw_grpo_loss(
     """
     settings = getattr(config.policy_loss, "tw_grpo", None)
     weights = None
-    if settings is not None and settings.placement == "eq6" and settings.alpha > 0:
+    if settings is not None and settings.placement == "eq6" and settings.weighted:
         weights = _weights_of_micro_batch.get()
         if weights is None:
             raise ValueError(

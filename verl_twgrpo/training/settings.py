@@ -45,6 +45,11 @@ class TWGRPOConfig(BaseConfig):
     rows_per_chunk: int | None = None
     dump_dir: str | None = None
 
+    @property
+    def weighted(self) -> bool:
+        """Whether there is anything to weigh: without it, training is token-level GRPO on verl's own path."""
+        return self.alpha > 0 and self.scope != "none"
+
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:

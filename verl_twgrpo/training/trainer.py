@@ -44,7 +44,6 @@ class TWGRPOTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         self.tw_grpo: TWGRPOConfig = omega_conf_to_dataclass(config.algorithm.tw_grpo)
-        self._weighted = self.tw_grpo.alpha > 0 and self.tw_grpo.scope != "none"
         self._groups: list[WeightedGroup] = []
         self._prompt_order: dict[str, int] = {}
 
@@ -54,11 +53,11 @@ class TWGRPOTrainer(PPOTrainerSync):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(TWGRPOWorker)
 
-    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
-        self._prompt_order.update(
-            {uid: len(self._prompt_order) + k for k, uid in enumerate(list(batch["uid"]))}
-        )
-        return super()._submit_batch_to_rollout(batch)
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        batch = super()._next_train_batch(num_prompts)
+        for uid in list(batch["uid"]):
+            self._prompt_order[uid] = len(self._prompt_order)
+        return batch
 
     def _balance_batch(
         self, batch: KVBatchMeta, metrics: dict, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
@@ -67,9 +66,11 @@ class TWGRPOTrainer(PPOTrainerSync):
 
         Rollouts arrive in any order; a fixed one makes two runs with the same rollouts take the same sums.
         """
+        batch.reorder(sorted(range(len(batch)), key=lambda row: self._row_order(batch.keys[row])))
+        self._prompt_order = {}
+        if not self.tw_grpo.weighted:
+            return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         ranks = self._data_parallel_size()
-        arrival = sorted(range(len(batch)), key=lambda row: self._row_order(batch.keys[row]))
-        batch.reorder(arrival)
         multiple = self._get_required_batch_multiple(ranks)
         batch = upsample_batch_to_divisible_size(batch, multiple, self.tokenizer.eos_token_id)
         while True:
@@ -87,7 +88,7 @@ class TWGRPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         self._groups = []
-        if not self._weighted:
+        if not self.tw_grpo.weighted:
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[PASS_KEY] = {
             "divergence": self.tw_grpo.divergence,
@@ -108,7 +109,7 @@ class TWGRPOTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
         fields = ["rm_scores", "advantages", "extra_fields"]
-        scale = self._weighted and self.tw_grpo.placement == "outside"
+        scale = self.tw_grpo.weighted and self.tw_grpo.placement == "outside"
         if scale:
             fields.append(WEIGHTS_FIELD)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)

@@ -1,0 +1,1 @@
+"""What a run will be, from its configuration alone, and whether it can work."""

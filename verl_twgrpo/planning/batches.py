@@ -1,0 +1,124 @@
+"""Batch geometry of a run, and the mistakes in it that verl would only find in its first step, or never."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How a step's responses are spread and used; counts are of rows (responses) where nothing else is said.
+
+    ranks: data-parallel ranks. rows, padding: of a step, the latter put in by verl so that updates come out even.
+    groups_per_rank, rows_per_rank: of a step. rows_per_update: over all ranks. updates: optimizer steps a step.
+    """
+
+    prompts: int
+    n: int
+    ranks: int
+    rows: int
+    padding: int
+    groups_per_rank: float
+    rows_per_rank: int
+    rows_per_update: int
+    updates: int
+
+
+def batches(config: DictConfig) -> Batches:
+    """The geometry of a configuration. Raises ``ValueError`` naming the key of what cannot work."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    sequence_parallel = actor.get("ulysses_sequence_parallel_size", 1)
+    if world < 1 or world % sequence_parallel:
+        raise ValueError(
+            f"actor_rollout_ref.actor.ulysses_sequence_parallel_size={sequence_parallel}: does not divide {world} GPUs "
+            "(trainer.nnodes * trainer.n_gpus_per_node)"
+        )
+    per_engine = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+    if world % per_engine:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size={rollout.tensor_model_parallel_size}: engines of "
+            f"{per_engine} GPUs do not divide {world} GPUs (trainer.nnodes * trainer.n_gpus_per_node)"
+        )
+    ranks = world // sequence_parallel
+    prompts, n = config.data.train_batch_size, rollout.n
+    rows_per_update = actor.ppo_mini_batch_size * n
+    if rows_per_update % ranks:
+        raise ValueError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: an update of so many prompts x {n} "
+            f"responses (actor_rollout_ref.rollout.n) does not divide by {ranks} data-parallel ranks"
+        )
+    # verl fills up with synthetic rows (trainer_base.py, _get_required_batch_multiple)
+    multiple = math.lcm(ranks, rows_per_update)
+    rows = math.ceil(prompts * n / multiple) * multiple
+    made = Batches(
+        prompts=prompts,
+        n=n,
+        ranks=ranks,
+        rows=rows,
+        padding=rows - prompts * n,
+        groups_per_rank=prompts / ranks,
+        rows_per_rank=rows // ranks,
+        rows_per_update=rows_per_update,
+        updates=rows // rows_per_update * actor.ppo_epochs,
+    )
+    _check_micro_batches(config, made)
+    return made
+
+
+def _check_micro_batches(config: DictConfig, made: Batches) -> None:
+    """Micro-batches of the update and of the log-prob step (verl/workers/engine/utils.py, prepare_micro_batches)."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    longest = rollout.prompt_length + rollout.response_length
+    for key, dynamic, tokens, size, rows in (
+        (
+            "actor_rollout_ref.actor.ppo_{}",
+            actor.use_dynamic_bsz,
+            actor.ppo_max_token_len_per_gpu,
+            actor.ppo_micro_batch_size_per_gpu,
+            made.rows_per_update // made.ranks,
+        ),
+        (
+            "actor_rollout_ref.rollout.log_prob_{}",
+            rollout.log_prob_use_dynamic_bsz,
+            rollout.log_prob_max_token_len_per_gpu,
+            rollout.log_prob_micro_batch_size_per_gpu,
+            made.rows_per_rank,
+        ),
+    ):
+        if dynamic and tokens < longest:
+            raise ValueError(
+                f"{key.format('max_token_len_per_gpu')}={tokens}: a row may have {longest} tokens (prompt "
+                f"{rollout.prompt_length} + response {rollout.response_length}), and micro-batches do not cut rows; set "
+                f"it to {longest} or more"
+            )
+        if not dynamic and size is not None and rows % size:
+            raise ValueError(
+                f"{key.format('micro_batch_size_per_gpu')}={size}: does not divide the {rows} rows that a rank gets"
+            )
+
+
+def check_sampling_and_clip(config: DictConfig) -> None:
+    """Groups without spread, and clip settings that do nothing or fail in the first update. Raises ``ValueError``."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    if rollout.temperature <= 0:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.temperature={rollout.temperature}: the responses of a group would be one and "
+            "the same, so that nothing is learned; set it above 0 (paper: 1.0)"
+        )
+    low, high = actor.clip_ratio_low, actor.clip_ratio_high
+    for name, value in (("clip_ratio_low", low), ("clip_ratio_high", high)):
+        if value is not None and value < 0:
+            raise ValueError(f"actor_rollout_ref.actor.{name}={value}: need 0 or more (paper: 0.2 and 0.28)")
+    if low is not None and low >= 1:
+        raise ValueError(f"actor_rollout_ref.actor.clip_ratio_low={low}: need less than 1, as ratios are positive")
+    if None not in (low, high) and actor.clip_ratio not in (0.2, low, high):
+        raise ValueError(
+            f"actor_rollout_ref.actor.clip_ratio={actor.clip_ratio}: it has no effect beside clip_ratio_low={low} and "
+            f"clip_ratio_high={high}; set those"
+        )
+    if actor.clip_ratio_c <= 1:
+        raise ValueError(f"actor_rollout_ref.actor.clip_ratio_c={actor.clip_ratio_c}: need more than 1 (dual clip)")

@@ -1,0 +1,96 @@
+"""``verl-twgrpo plan``: what a run will be, before any GPU is asked for; what cannot work is refused with its key."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import warnings
+from contextlib import redirect_stdout
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The overrides of the run."""
+    parser.description = (
+        "Composes the configuration that `python -m verl.trainer.main_ppo OVERRIDES` would run with, checks it as that "
+        "does, and prints batches, lengths, memory, steps and disk. Needs no GPU, and downloads nothing."
+    )
+    parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for verl, e.g. recipe=evaluate")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; 0 if nothing stands against it. Raises ``ValueError`` or ``FileNotFoundError`` with the key."""
+    warnings.simplefilter("ignore")  # other people's are not part of the screen
+    config = compose_run(args.overrides)
+    missing = check_run(config)
+    from .lines import plan_lines
+
+    lines, notes = plan_lines(config)
+    if missing:
+        notes.append(f"not there yet: {missing}")
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        print(f"{label:<{width}}  {text}")
+    for note in notes:
+        print(f"note: {note}")
+    return 0
+
+
+def compose_run(overrides: list[str]) -> DictConfig:
+    """The configuration of a run. Raises ``ValueError`` if Hydra cannot compose it."""
+    import verl  # noqa: F401 - loads the plugin, which adds the groups
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        try:
+            return compose("ppo_trainer", overrides=overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(" ".join(str(error).partition("Config search path")[0].split())) from error
+
+
+def check_run(config: DictConfig) -> str | None:
+    """Our checks and verl's; returns what is said of a data file that is not there yet.
+
+    Raises:
+        ValueError: with the key of what cannot work.
+        FileNotFoundError: for a checkpoint that is not there.
+    """
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    from verl_twgrpo.training.checks import check_checkpoint, check_training_config
+
+    from .batches import check_sampling_and_clip
+
+    missing = None
+    try:
+        check_training_config(config)
+    except FileNotFoundError as error:
+        check_checkpoint(config.actor_rollout_ref.model.path)
+        missing = str(error)
+    try:
+        with redirect_stdout(io.StringIO()):
+            # without the plugin's wrapper, which would check the files once more and end the process
+            inspect.unwrap(validate_config)(config, need_reference_policy(config), need_critic(config))
+    except AssertionError as error:
+        raise ValueError(f"verl: {error}") from error
+    if not config.trainer.val_only:
+        check_sampling_and_clip(config)
+    elif not config.trainer.val_before_train:
+        raise ValueError("trainer.val_only=True: verl heeds it only with trainer.val_before_train=True, else it trains")
+    _check_context(config)
+    return missing
+
+
+def _check_context(config: DictConfig) -> None:
+    rollout = config.actor_rollout_ref.rollout
+    needed, limit = rollout.prompt_length + rollout.response_length, rollout.max_model_len
+    if limit is not None and limit < needed:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.max_model_len={limit}: smaller than prompt {rollout.prompt_length} + response "
+            f"{rollout.response_length} tokens, so that responses would be cut short; set it to {needed}"
+        )

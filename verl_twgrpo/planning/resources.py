@@ -1,0 +1,45 @@
+"""Bytes that a run needs, by formula."""
+
+from __future__ import annotations
+
+from verl_twgrpo.algorithm.chunked import ROWS_PER_CHUNK
+
+from .model import ModelSizes
+
+BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
+
+
+def weights_pass_bytes(device: str, rows_per_chunk: int | None, n: int, vocabulary: int) -> int:
+    """Logits and two elementwise buffers of the weights pass (``algorithm/chunked.py``): 1.5 x rows x V x 4 bytes."""
+    rows = rows_per_chunk or ROWS_PER_CHUNK.get(device, ROWS_PER_CHUNK["cuda"])
+    return int(1.5 * max(rows, 4 * n) * vocabulary * 4)
+
+
+def waiting_bytes(n: int, response_length: int, hidden: int) -> int:
+    """Hidden states of one group in bfloat16, from its first row until its last (``training/group_pass.py``)."""
+    return 2 * n * response_length * hidden
+
+
+def training_state_bytes(sizes: ModelSizes, dtype: str) -> dict[str, int]:
+    """Parameters, gradients and Adam's two moments over all ranks; frozen parameters have but the first."""
+    width = BYTES[dtype]
+    return {
+        "parameters": sizes.parameters * width,
+        "gradients": sizes.trainable * width,
+        "optimizer": 2 * sizes.trainable * width,
+    }
+
+
+def checkpoint_bytes(sizes: ModelSizes, dtype: str, contents: list[str]) -> int:
+    """One checkpoint: shards, optimizer, and the Hugging Face copy, all in the dtype of the trained parameters."""
+    state = training_state_bytes(sizes, dtype)
+    parts = {"model": state["parameters"], "optimizer": state["optimizer"], "hf_model": state["parameters"]}
+    return sum(parts.get(name, 0) for name in contents)
+
+
+def pixel_bytes(rows: int, tokens: int, patch_size: int) -> int:
+    """The processor's pixel values of ``rows`` rows, float32: four patches a token, two frames and three colours each.
+
+    verl keeps them in TransferQueue, on the host, for every response of a batch (trainer/ppo/v1/agent_loop_tq.py).
+    """
+    return rows * tokens * 4 * (2 * 3 * patch_size**2) * 4

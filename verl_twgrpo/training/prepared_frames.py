@@ -1,0 +1,51 @@
+"""Keep what a processor makes of cached frames with the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+import wrapt
+from torch.utils.weak import WeakIdKeyDictionary
+
+# Frames that were handed out -> what processors made of them, by processor and settings; as long as the frames live.
+_prepared: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+# The cache's bytes -> the floats that are handed out.
+_floats: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+Frames = tuple[torch.Tensor, dict[str, Any]]
+
+
+def hand_out(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]) -> Frames:
+    """Float frames and metadata of a video; from now on what a processor makes of these frames is kept with them.
+
+    ``get`` gives the same bytes for the same video as long as it keeps them; so does this. Processors that resize once more
+    round bytes but not floats, and stock verl hands them floats.
+    """
+    bytes_TCHW, metadata = get(video)
+    if bytes_TCHW not in _floats:
+        _floats[bytes_TCHW] = bytes_TCHW.float()
+        _prepared[_floats[bytes_TCHW]] = {}
+    return _floats[bytes_TCHW], metadata
+
+
+def share_preparation(video_processing: ModuleType) -> None:
+    """Wrap transformers' video processors: frames that were handed out are prepared once for equal settings."""
+
+    def prepare(wrapped, instance, args, kwargs):
+        videos = args[0] if args else kwargs.get("videos")
+        if not isinstance(videos, list | tuple) or len(videos) != 1 or len(args) > 1:
+            return wrapped(*args, **kwargs)
+        made = _prepared.get(videos[0]) if isinstance(videos[0], torch.Tensor) else None
+        if made is None:
+            return wrapped(*args, **kwargs)
+        settings = (id(instance), repr(sorted((k, v) for k, v in kwargs.items() if k != "videos")))
+        if settings not in made:
+            made[settings] = wrapped(*args, **kwargs)
+        # callers take entries out of what they get
+        return type(made[settings])(data=dict(made[settings].data))
+
+    wrapt.wrap_function_wrapper(video_processing, "BaseVideoProcessor.__call__", prepare)
