@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from verl_twgrpo.data.mini_clevrer.render import FRAMES
 from verl_twgrpo.demo.tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, build_tokenizer
 from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 
@@ -19,11 +18,10 @@ TEXT_LAYERS, VISION_LAYERS = 3, 2
 # How the 16 frequencies of a head are shared by time, height and width.
 MROPE_SECTION = (4, 6, 6)
 INITIAL_STD = 0.05
-PATCH, MERGE = 14, 2
-# One patch spans the whole video. With more than one step in time, vLLM and verl would disagree on the position ids
-# (vLLM is not told the frame rate; transformers 5.10 counts on from the picture's side, vLLM from its duration), and
-# the model would be trained on other inputs than it answered.
-PATCH_FRAMES = FRAMES
+PATCH, PATCH_FRAMES, MERGE = 14, 2, 2
+# Frames differ to the model by their order alone, not by their positions: vLLM is not told the frame rate of a video and
+# would give it other temporal positions than verl does, and the model would be trained on inputs that it never saw.
+TOKENS_PER_SECOND = 0
 # The checkpoint takes pictures of one to sixteen visual tokens as they are.
 TOKEN_PIXELS = (PATCH * MERGE) ** 2
 
@@ -79,7 +77,7 @@ def build_model(processor: Qwen2_5_VLProcessor, seed: int) -> Qwen2_5_VLForCondi
             "patch_size": PATCH,
             "temporal_patch_size": PATCH_FRAMES,
             "spatial_merge_size": MERGE,
-            "tokens_per_second": 1,
+            "tokens_per_second": TOKENS_PER_SECOND,
             "fullatt_block_indexes": list(range(VISION_LAYERS)),
             "initializer_range": INITIAL_STD,
         },
