@@ -43,7 +43,15 @@ def test_doctor_says_that_training_can_start(capsys):
     assert doctor.run(argparse.Namespace()) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "training can start"
-    for name in ("verl ", "policy loss", "trainer", "reward manager", "platform", "video reader", "algorithm=, recipe="):
+    for name in (
+        "verl ",
+        "policy loss",
+        "trainer",
+        "reward manager",
+        "platform",
+        "video reader",
+        "algorithm=, recipe=",
+    ):
         assert name in out
 
 

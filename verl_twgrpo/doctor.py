@@ -72,7 +72,9 @@ def plugins() -> Iterator[Finding]:
         yield Finding("VERL_USE_EXTERNAL_PLUGINS", policy, "unset it, or name tw_grpo in it")
     found = list(metadata.entry_points(group="verl.plugins"))
     if not any(entry.value.startswith("verl_twgrpo") for entry in found):
-        yield Finding("verl_twgrpo", "no entry point", "install the package (pip install), do not only put it on the path")
+        yield Finding(
+            "verl_twgrpo", "no entry point", "install the package (pip install), do not only put it on the path"
+        )
     for entry in found:
         yield _tried(f"{entry.name} ({entry.value})", entry.load, lambda _: "loads", "mend or uninstall that plugin")
 
@@ -84,9 +86,9 @@ def registrations() -> Iterator[Finding]:
         "policy loss": lambda: import_module("verl.trainer.ppo.core_algos").get_policy_loss_fn("tw_grpo"),
         "advantage estimator": lambda: import_module("verl.trainer.ppo.core_algos").get_adv_estimator_fn("tw_grpo"),
         "trainer": lambda: import_module("verl.trainer.ppo.v1").get_trainer_cls("tw_grpo"),
-        "reward manager": lambda: import_module(
-            "verl.experimental.reward_loop.reward_manager"
-        ).get_reward_manager_cls("multi_answer"),
+        "reward manager": lambda: import_module("verl.experimental.reward_loop.reward_manager").get_reward_manager_cls(
+            "multi_answer"
+        ),
         "platform cpu": lambda: import_module("verl.plugin.platform").PlatformRegistry.get("cpu").__mro__[0],
     }.items():
         yield _tried(what, look, lambda found: found.__name__, to_do)

@@ -1,9 +1,9 @@
 """Everything that is registered with verl, in one place.
 
-verl imports this module from its entry-point group ``verl.plugins`` inside ``import verl``: in the driver, in Ray workers
-and in vLLM's workers. What needs one of verl's larger modules waits until that module is imported, so that loading the
-plugin costs next to nothing. verl logs a plugin's errors at DEBUG, that is, nowhere: ``verl-twgrpo doctor`` loads all of
-this and shows them.
+verl imports this module from its entry-point group ``verl.plugins`` inside ``import verl``: in the driver, in Ray
+workers and in vLLM's workers. What needs one of verl's larger modules waits until that module is imported, so that
+loading the plugin costs next to nothing. verl logs a plugin's errors at DEBUG, that is, nowhere: ``verl-twgrpo doctor``
+loads all of this and shows them.
 """
 
 from __future__ import annotations

@@ -104,22 +104,32 @@ def start(demo, tmp_path_factory):
     """Start the demo's recipe with overrides: ``start("trainer.total_training_steps=2", folder=...) -> Run``."""
     runs = []
 
-    def start(*overrides: str, folder: Path | None = None, environment: dict[str, str] | None = None) -> Run:
+    def start(
+        *overrides: str,
+        folder: Path | None = None,
+        environment: dict[str, str] | None = None,
+        recipe: str = "demo_cpu",
+    ) -> Run:
         folder = folder or tmp_path_factory.mktemp("run")
         mark = uuid.uuid4().hex
         command = [
-            sys.executable, "-m", "verl.trainer.main_ppo", "algorithm=tw_grpo", "recipe=demo_cpu",
+            sys.executable, "-m", "verl.trainer.main_ppo", "algorithm=tw_grpo", f"recipe={recipe}",
             f"demo_dir={demo}",
             f"algorithm.tw_grpo.dump_dir={folder}/tw_grpo",
             f"trainer.default_local_dir={folder}/checkpoints",
             f"trainer.rollout_data_dir={folder}/rollouts",
             f"trainer.validation_data_dir={folder}/validation",
-            "trainer.logger=[console]", "trainer.val_before_train=False", "trainer.test_freq=-1", "trainer.save_freq=-1",
+            "trainer.logger=[console]", "trainer.val_before_train=False",
+            "trainer.test_freq=-1", "trainer.save_freq=-1",
             *overrides,
         ]  # fmt: skip
         with open(folder / "log.txt", "a") as log:
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=os.environ | {MARK: mark} | (environment or {})
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=os.environ | {MARK: mark} | (environment or {}),
             )
         runs.append(Run(folder, process, mark))
         return runs[-1]

@@ -114,3 +114,20 @@ def test_pyav_reads_where_torchcodec_cannot_load():
         pytest.skip("torchcodec loads here")
     except (ImportError, OSError, RuntimeError):
         assert vision.get_video_reader_backend() == "pyav"
+
+
+@on_cpu_build
+def test_many_threads_get_the_same_reader():
+    # in a process of its own, where nothing has been imported yet: an agent loop reads videos from a pool of threads
+    code = """
+import verl
+from concurrent.futures import ThreadPoolExecutor
+def reader(_):
+    from qwen_vl_utils import vision_process
+    return vision_process.get_video_reader_backend()
+with ThreadPoolExecutor(8) as pool:
+    print(*set(pool.map(reader, range(32))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() in (["pyav"], ["torchcodec"])

@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL inside verl's FSDP2 engine, in this process, and batches as TransferQueue hands them to a worker."""
+"""A tiny Qwen2.5-VL inside verl's FSDP2 engine, in this process, and batches as a worker gets them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def process_group():
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
-    """A tiny Qwen2.5-VL with a head of its own ("untied"), one with the embedding as head ("tied"), and a text model."""
+    """A tiny Qwen2.5-VL with its own head ("untied"), one with the embedding as head ("tied"), a text model."""
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
@@ -142,8 +142,8 @@ def ragged_batch() -> Batch:
 def make_engine(checkpoints, process_group):
     """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``."""
     from omegaconf import OmegaConf
-    from verl.utils.config import omega_conf_to_dataclass
     from verl.trainer.config import CheckpointConfig
+    from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 
     def make(cls, head="untied", dtype="fp32", strategy="fsdp2", attributes=None, **model):

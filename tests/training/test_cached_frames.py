@@ -42,7 +42,9 @@ def rollout(dataset, processor, messages, config):
     _, videos = asyncio.run(dataset.process_vision_info(messages, image_patch_size=14, config=config))
     frames, metadata = zip(*videos, strict=True)
     for _ in range(2):
-        made = processor(videos=list(frames), video_metadata=list(metadata), do_sample_frames=False, return_tensors="pt")
+        made = processor(
+            videos=list(frames), video_metadata=list(metadata), do_sample_frames=False, return_tensors="pt"
+        )
     return made
 
 

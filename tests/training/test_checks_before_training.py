@@ -83,9 +83,7 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
 
 def test_eq6_needs_its_loss(good):
     with pytest.raises(ValueError, match=r"loss_mode=vanilla: placement eq6"):
-        check(
-            *good, "algorithm.tw_grpo.placement=eq6", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"
-        )
+        check(*good, "algorithm.tw_grpo.placement=eq6", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla")
 
 
 def test_token_level_grpo_needs_no_weights_pass(good):

@@ -39,7 +39,7 @@ def actor_config(loss_mode="tw_grpo", **settings):
 
 
 def loss_and_gradient(config, advantages, weights=None, shift=0.3):
-    """Loss of verl's ppo_loss, and its gradient on every token's log-prob, for ragged rows with prompts of two tokens."""
+    """Loss of verl's ppo_loss and its gradient on every log-prob, for ragged rows with prompts of two tokens."""
     generator = torch.Generator().manual_seed(0)
 
     def jagged(rows):

@@ -15,7 +15,7 @@ def positions(lengths):
 
 
 def as_verl_stores_them(lengths):
-    """Stacked where all lengths agree, jagged otherwise (verl/utils/tensordict_utils.py: list_of_dict_to_tensordict)."""
+    """Stacked where all lengths agree, jagged otherwise (verl/utils/tensordict_utils.py)."""
     return tu.list_of_dict_to_tensordict([{"position_ids": p} for p in positions(lengths)])
 
 

@@ -34,7 +34,9 @@ def plain_divergence(engine, batch, uid, kind, temperature):
         ids = torch.cat([batch.prompts[k], batch.responses[k]])[None]
         with torch.no_grad():
             positions = torch.arange(ids.shape[1]).expand(4, 1, -1)
-            logits = engine.module(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float() / temperature
+            logits = (
+                engine.module(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float() / temperature
+            )
         start = len(batch.prompts[k]) - 1
         log_probs[g, : lengths[g]] = logits[start : start + lengths[g]].log_softmax(-1)
     return group_divergence(log_probs.double(), lengths, kind=kind), lengths, rows
@@ -93,7 +95,8 @@ def test_a_padding_row_enters_no_mixture(make_engine, ragged_batch):
     assert with_padding["divergence"][row].tolist() == [0.0]
     # as if verl had given it a group's own uid
     ragged_batch.uids[row] = "a"
-    for expected, actual in zip(with_padding["divergence"], infer(engine, ragged_batch, 1, "jsd")["divergence"]):
+    joined = infer(engine, ragged_batch, 1, "jsd")
+    for expected, actual in zip(with_padding["divergence"], joined["divergence"], strict=True):
         torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 

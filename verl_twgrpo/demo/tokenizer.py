@@ -1,6 +1,6 @@
 """A word-level tokenizer for mini-CLEVRER: set phrases are one token each, any other ASCII text falls back to letters.
 
-The prompt is 45 tokens and the video's, so that a tiny model spends its attention on the objects, not on spelling.
+The prompt is 34 tokens and the video's, so that a tiny model spends its attention on the objects, not on spelling.
 """
 
 from __future__ import annotations

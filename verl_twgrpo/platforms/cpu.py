@@ -1,7 +1,7 @@
 """verl's platform "cpu": a machine without an accelerator takes the accelerator's place.
 
-The whole of verl's loop (FSDP2 over gloo, vLLM, Ray, TransferQueue) then runs on processor cores. verl asks for a device
-namespace, a collective backend and a Ray resource; the CPU answers with torch.cpu, gloo and logical "GPU" slots
+The whole of verl's loop (FSDP2 over gloo, vLLM, Ray, TransferQueue) then runs on processor cores. verl asks for a
+device namespace, a collective backend and a Ray resource; the CPU answers with torch.cpu, gloo and logical "GPU" slots
 (``ray_kwargs.ray_init.num_gpus``).
 """
 

@@ -1,8 +1,8 @@
 """Make a CUDA build of torchvision importable beside a CPU build of torch.
 
-PyPI has one torchvision wheel for Linux, a CUDA build. Its extension does not load beside a CPU torch, its operators are
-then missing, and ``import torchvision`` dies on the first one ("operator torchvision::nms does not exist"), and with it
-every video processor of transformers. Those processors need the pure-Python transforms only.
+PyPI has one torchvision wheel for Linux, a CUDA build. Its extension does not load beside a CPU torch, its operators
+are then missing, and ``import torchvision`` dies on the first one ("operator torchvision::nms does not exist"), and
+with it every video processor of transformers. Those processors need the pure-Python transforms only.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ class CPUvLLMHttpServer(vLLMHttpServer):
     def _init_config(self, config: Any) -> Any:
         config = super()._init_config(config)
         if config.load_format == "dummy":
-            # verl's default: random weights until the actor's arrive. vLLM 0.28 on CPU fills buffers with them too that its
-            # reload leaves alone, and the rollout then follows another policy than the actor's.
+            # verl's default: random weights until the actor's arrive. vLLM 0.28 on CPU does not replace all of them
+            # when it reloads, and the rollout then follows another policy than the actor's.
             config.load_format = "auto"
         return config
 

@@ -40,7 +40,7 @@ def partition_groups(
 def order_rows(
     group_of_row: Sequence[str | None], workloads: Sequence[int], ranks: int
 ) -> tuple[list[int], list[list[int]]] | None:
-    """The order of rows in which verl's even split keeps groups whole, and the rows of each rank; None if there is none.
+    """The order of rows in which verl's even split keeps groups whole, and each rank's rows; None if there is none.
 
     Args:
         group_of_row: group id of each row, None for a padding row, which may go anywhere.

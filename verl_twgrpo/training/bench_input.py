@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         stock = min(step(RLHFDataset, config) for _ in range(args.repeat))
         # every step of a run has prompts that it has not seen for long: nothing is left in memory from the last
         ours = min(_forgetful(step, CachedFramesDataset, config) for _ in range(args.repeat))
-    print(f"{len(prompts)} prompts x {args.rollouts} rollouts, {args.frames} frames of at most {args.max_pixels} pixels")
+    print(
+        f"{len(prompts)} prompts x {args.rollouts} rollouts, {args.frames} frames of at most {args.max_pixels} pixels"
+    )
     print(f"stock verl       {stock:8.3f} s a step")
     print(f"prepared frames  {ours:8.3f} s a step")
     print(f"ratio            {stock / ours:8.1f}")

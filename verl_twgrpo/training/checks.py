@@ -74,12 +74,12 @@ def _check_weights_pass(config: DictConfig, settings: TWGRPOConfig) -> None:
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
     if model.get("use_fused_kernels", False):
         raise ValueError(
-            "actor_rollout_ref.model.use_fused_kernels=True: fused kernels bypass the head from which the weights come; "
+            "actor_rollout_ref.model.use_fused_kernels=True: they bypass the head from which the weights come; "
             "set it to False (the old-log-prob step has its own fused pass)"
         )
     if actor.get("ulysses_sequence_parallel_size", 1) > 1:
         raise ValueError(
-            "actor_rollout_ref.actor.ulysses_sequence_parallel_size > 1: a response would be cut over ranks; set it to 1"
+            "actor_rollout_ref.actor.ulysses_sequence_parallel_size > 1: it cuts a response over ranks; set it to 1"
         )
     if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
         raise ValueError(
@@ -94,8 +94,8 @@ def _check_weights_pass(config: DictConfig, settings: TWGRPOConfig) -> None:
     ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if config.data.train_batch_size % ranks:
         raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size}: {ranks} data-parallel ranks (trainer.n_gpus_per_node "
-            "* trainer.nnodes) cannot share it in whole groups; make it a multiple"
+            f"data.train_batch_size={config.data.train_batch_size}: {ranks} data-parallel ranks "
+            "(trainer.n_gpus_per_node * trainer.nnodes) cannot share it in whole groups; make it a multiple"
         )
 
 
@@ -158,4 +158,6 @@ def _check_videos(where: str, videos: Iterable[dict | str] | None) -> None:
         if isinstance(source, str):
             source = source.removeprefix("file://")
             if "://" not in source and not Path(source).is_file():
-                raise FileNotFoundError(f"{where}: video {source} is not there; `verl-twgrpo data check` lists them all")
+                raise FileNotFoundError(
+                    f"{where}: video {source} is not there; `verl-twgrpo data check` lists them all"
+                )

@@ -83,9 +83,7 @@ class TWGRPOEngine(FSDPEngineWithLMHead):
         if self._pass is None:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         offsets = micro_batch["input_ids"].offsets()
-        return {
-            name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()
-        }
+        return {name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()}
 
     @contextmanager
     def _hidden_states_from_head(self) -> Iterator[None]:

@@ -48,7 +48,9 @@ class CachedFramesDataset(RLHFDataset):
             return images, None
         frames = frame_cache(config.get("frame_cache"), image_patch_size)
         # reading a file would hold up every other rollout of this worker
-        return images, await asyncio.get_running_loop().run_in_executor(None, lambda: [hand_out(frames.get, v) for v in videos])
+        return images, await asyncio.get_running_loop().run_in_executor(
+            None, lambda: [hand_out(frames.get, v) for v in videos]
+        )
 
 
 @cache

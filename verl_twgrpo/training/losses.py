@@ -62,7 +62,8 @@ def tw_grpo_loss(
         weights = _weights_of_micro_batch.get()
         if weights is None:
             raise ValueError(
-                "algorithm.tw_grpo.placement=eq6: the batch has no token weights; train with trainer.v1.trainer_mode=tw_grpo"
+                "algorithm.tw_grpo.placement=eq6: the batch has no token weights; train with "
+                "trainer.v1.trainer_mode=tw_grpo"
             )
     return policy_loss(
         old_log_prob,

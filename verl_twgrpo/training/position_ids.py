@@ -21,7 +21,7 @@ def mend_equal_lengths(module: ModuleType) -> None:
 
 def _rebuild_then_fix(wrapped, instance, args, kwargs):
     data: TensorDict = args[0] if args else kwargs["data"]
-    if "position_ids" in data.keys():
+    if "position_ids" in data:
         position_ids = data["position_ids"]
         if isinstance(position_ids, torch.Tensor) and position_ids.dim() == 3:
             data["position_ids"] = ragged_last(position_ids)

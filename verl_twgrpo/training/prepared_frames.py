@@ -22,8 +22,8 @@ Frames = tuple[torch.Tensor, dict[str, Any]]
 def hand_out(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]) -> Frames:
     """Float frames and metadata of a video; from now on what a processor makes of these frames is kept with them.
 
-    ``get`` gives the same bytes for the same video as long as it keeps them; so does this. Processors that resize once more
-    round bytes but not floats, and stock verl hands them floats.
+    ``get`` gives the same bytes for the same video as long as it keeps them; so does this. Processors that resize once
+    more round bytes but not floats, and stock verl hands them floats.
     """
     bytes_TCHW, metadata = get(video)
     if bytes_TCHW not in _floats:

@@ -53,7 +53,9 @@ class TWGRPOConfig(BaseConfig):
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"algorithm.tw_grpo.{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"algorithm.tw_grpo.{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}"
+                )
         for name in ("alpha", "std_eps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):

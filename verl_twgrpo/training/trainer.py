@@ -121,9 +121,7 @@ class TWGRPOTrainer(PPOTrainerSync):
             # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
             advantages, weights = data["advantages"].unbind(), data[WEIGHTS_FIELD].unbind()
             scaled = [a * w for a, w in zip(advantages, weights, strict=True)]
-            tq.kv_batch_put(
-                keys=batch.keys, partition_id=batch.partition_id, fields=_nested({"advantages": scaled})
-            )
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({"advantages": scaled}))
         if self._groups and self.tw_grpo.dump_dir:
             with marked_timer("tw_grpo_dump", self.timing_raw):
                 self._dump_futures.append(dump_step(self, batch, self._groups))
