@@ -82,14 +82,13 @@ def test_rewriting_a_checkpoint_leaves_one_whole_folder(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_the_decoded_file_gives_the_inputs_of_the_warm_start(checkpoint, video):
+def test_the_decoded_file_gives_the_inputs_of_the_warm_start(checkpoint, video, monkeypatch):
     """The way of verl: qwen-vl-utils with the keys of the parquet's videos column, then the processor."""
     _, processor, _ = checkpoint
     from qwen_vl_utils import vision_process
 
-    # the reader that always works; pixels are the same whichever reads
-    vision_process.VIDEO_READER_BACKENDS["pyav"] = read_frames
-    vision_process.get_video_reader_backend = lambda: "pyav"
+    monkeypatch.setitem(vision_process.VIDEO_READER_BACKENDS, "pyav", read_frames)
+    monkeypatch.setattr(vision_process, "get_video_reader_backend", lambda: "pyav")
     ask = {"video": video, "nframes": FRAMES, "min_pixels": SIZE * SIZE, "max_pixels": SIZE * SIZE}
     frames, metadata = vision_process.fetch_video(ask, return_video_metadata=True)
     assert frames.shape == (FRAMES, 3, SIZE, SIZE)
@@ -106,7 +105,7 @@ def test_the_decoded_file_gives_the_inputs_of_the_warm_start(checkpoint, video):
     assert torch.equal(torch.as_tensor(theirs["second_per_grid_ts"], dtype=torch.float32), ours["second_per_grid_ts"])
 
 
-def test_positions_do_not_depend_on_the_frame_rate_and_text_goes_on_after_the_largest(checkpoint, video):
+def test_positions_do_not_depend_on_the_frame_rate_and_text_goes_on_after_the_largest(checkpoint):
     """What verl computes (no interval given) is what vLLM computes (it knows no frame rate): largest position + 1."""
     model, processor, _ = checkpoint
     frames = np.zeros((FRAMES, SIZE, SIZE, 3), np.uint8)

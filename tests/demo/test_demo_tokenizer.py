@@ -53,7 +53,7 @@ def test_prompts_and_responses_are_short_and_have_no_letters_spelt_out(index):
     content = [{"type": "video"}, {"type": "text", "text": chat[0]["content"].removeprefix("<video>")}]
     chat = [{"role": "user", "content": content}]
     ids = TOKENIZER(TOKENIZER.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))["input_ids"]
-    assert len(ids) == 36
+    assert len(ids) == 35
     thinking = response(np.random.default_rng(index), drawn.world, drawn.question, objects=4, terse=0.5)
     ids += TOKENIZER(thinking)["input_ids"]
     spelt = {token for token in TOKENIZER.convert_ids_to_tokens(ids) if token in string.ascii_lowercase}

@@ -77,9 +77,13 @@ class Run:
     def tail(self) -> str:
         return "\n".join(self.log.splitlines()[-40:])
 
+    def logged(self) -> list[int]:
+        """The training steps that verl's console logger printed, in order."""
+        return [int(step) for step in re.findall(r"\bstep:(\d+) - ", self.log)]
+
     def metrics(self, step: int) -> dict[str, float]:
         """What verl's console logger printed for a step."""
-        lines = [line for line in self.log.splitlines() if f"step:{step} - " in line]
+        lines = [line for line in self.log.splitlines() if re.search(rf"\bstep:{step} - ", line)]
         assert lines, f"step {step} was not logged\n{self.tail()}"
         pairs = re.findall(r"([\w/@.-]+):(?:np\.\w+\()?(-?[\d.]+(?:e[+-]?\d+)?|nan|inf)", lines[-1].split(" - ", 1)[1])
         return {name: float(value) for name, value in pairs}

@@ -32,10 +32,10 @@ def killed(start, rollouts):
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     left = first.orphans()
-    log = first.log
+    logged = first.logged()
     second = start(*settings, folder=first.folder)
     assert second.wait() == 0, second.tail()
-    return first, left, log, second
+    return first, left, logged, second
 
 
 def by_text(rows: list[dict]) -> dict[tuple, dict]:
@@ -71,7 +71,7 @@ def test_the_frozen_vision_tower_stays_and_the_rest_moves(killed, demo):
     from safetensors.torch import load_file
 
     run = killed[3]
-    (trained,) = (run.folder / "checkpoints").glob("global_step_*/actor/huggingface/model.safetensors")
+    trained = run.folder / "checkpoints" / "global_step_3" / "actor" / "huggingface" / "model.safetensors"
     before, after = load_file(demo / "model" / "model.safetensors"), load_file(trained)
     assert before.keys() == after.keys()
     moved = {name for name in before if not before[name].equal(after[name].to(before[name].dtype))}
@@ -90,11 +90,10 @@ def test_a_resumed_run_goes_on_at_the_right_step_with_the_same_data(killed, demo
 
     from verl_twgrpo.data.parquet import read_parquet
 
-    first, _, first_log, second = killed
-    assert "step:3 - " not in first_log
-    assert second.log.count("step:3 - ") == 1
-    # both write to one log: step 2 is the first run's, if it came to log it
-    assert second.log.count("step:2 - ") == first_log.count("step:2 - ")
+    _, _, logged, second = killed
+    # both write to one log; the first was killed before it came to step 3, maybe before it logged step 2
+    assert logged in ([1], [1, 2])
+    assert second.logged() == [*logged, 3]
     items = read_parquet(demo / "data" / "train.parquet")
     order = list(create_rl_sampler(OmegaConf.create({"shuffle": True, "seed": 1, "sampler": None}), items))
     asked = [[items[k].id for k in order[4 * step : 4 * step + 4]] for step in range(3)]

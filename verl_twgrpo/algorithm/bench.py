@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -210,16 +211,14 @@ def measure(method: str, shape: Shape) -> dict:
     # libraries and thread pools start before anything is measured
     naive_divergence(hidden_NH[: shape.G], head_VH[:64], shape.G)
 
-    if method == "gemm":
-        logits_NV = torch.zeros(N, shape.V, device=device, dtype=dtype)
-        call = lambda: torch.mm(hidden_NH, head_VH.t(), out=logits_NV)  # noqa: E731
-    elif method == "naive":
-        call = lambda: naive_divergence(hidden_NH, head_VH, shape.G)  # noqa: E731
-    else:
-        lengths_G = [shape.T] * shape.G
-        call = lambda: chunked_group_divergence(  # noqa: E731
-            hidden_NH, lengths_G, head_VH, kind=method, targets_N=targets_N
-        )
+    logits_NV = torch.zeros(N if method == "gemm" else 0, shape.V, device=device, dtype=dtype)
+    chunked = partial(chunked_group_divergence, hidden_NH, [shape.T] * shape.G, head_VH, targets_N=targets_N)
+    call = {
+        "gemm": lambda: torch.mm(hidden_NH, head_VH.t(), out=logits_NV),
+        "naive": lambda: naive_divergence(hidden_NH, head_VH, shape.G),
+        "jsd": lambda: chunked(kind="jsd"),
+        "released": lambda: chunked(kind="released"),
+    }[method]
 
     def timed() -> float:
         started = time.perf_counter()

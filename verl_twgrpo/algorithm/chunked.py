@@ -80,6 +80,7 @@ def chunked_group_divergence(
     kind: DivergenceKind = "jsd",
     targets_N: torch.Tensor | None = None,
     rows_per_chunk: int | None = None,
+    log_prob_dtype: torch.dtype | None = None,
 ) -> GroupDivergence:
     """Divergence by position, and log-prob and entropy by token, of one group; the values of ``group_divergence``.
 
@@ -97,6 +98,9 @@ def chunked_group_divergence(
         kind: as in ``group_divergence``.
         targets_N: the response tokens, int64.
         rows_per_chunk: rows of one head GEMM.
+        log_prob_dtype: log_probs_N are those of logits rounded to this type. A model that computes in bfloat16 takes
+            its log-probs from such logits in the update; old ones from finer logits would move the ratio off 1 before
+            anything is learnt.
 
     Raises:
         ValueError: unknown kind, temperature not above 0, rows_per_chunk below 1, or shapes that disagree.
@@ -132,35 +136,36 @@ def chunked_group_divergence(
     probs_RV = torch.empty(max((span.rows for span in spans), default=0), V, device=device)
     mixture_PV = torch.empty(max((span.positions for span in spans), default=0), V, device=device)
     # by row in position-major order: maximum logit m, sum exp(z - m), sum p (z - m), logit of the target
-    max_N, sum_N, dot_N, target_N = (torch.empty(N, device=device) for _ in range(4))
+    max_N, sum_N, dot_N, target_N, rounded_N = (torch.empty(N, device=device) for _ in range(5))
     # by position: sum over columns of x ln x of the mixture, or of the released code's terms
     total_T = torch.empty(T, device=device)
 
-    # autocast of the caller's forward pass would round the operands of the GEMM
-    with torch.autocast(device.type, enabled=False):
-        row = 0
-        for chunk in chunks:
-            chunk_rows = slice(row, row + sum(span.rows for span in chunk))
-            chunk_N = packed_N[chunk_rows]
-            z_RV = logits_RV[: len(chunk_N)]
-            _project(hidden_NH[chunk_N], head_VH, bias_V, temperature, out=z_RV)
-            if targets_N is not None:
-                target_N[chunk_rows] = z_RV.gather(1, targets_N[chunk_N][:, None])[:, 0]
-            for span in chunk:
-                rows = slice(row, row + span.rows)
-                _reduce(
-                    z_RV[rows.start - chunk_rows.start : rows.stop - chunk_rows.start].view(span.positions, span.k, V),
-                    probs_RV[: span.rows].view(span.positions, span.k, V),
-                    mixture_PV[: span.positions],
-                    max_N[rows].view(span.positions, span.k),
-                    sum_N[rows].view(span.positions, span.k),
-                    dot_N[rows].view(span.positions, span.k),
-                    total_T[span.first : span.first + span.positions],
-                    kind,
-                    G,
-                    vocabulary,
-                )
-                row = rows.stop
+    row = 0
+    for chunk in chunks:
+        chunk_rows = slice(row, row + sum(span.rows for span in chunk))
+        chunk_N = packed_N[chunk_rows]
+        z_RV = logits_RV[: len(chunk_N)]
+        _project(hidden_NH[chunk_N], head_VH, bias_V, temperature, out=z_RV)
+        if targets_N is not None:
+            targets_R = targets_N[chunk_N]
+            target_N[chunk_rows] = z_RV.gather(1, targets_R[:, None])[:, 0]
+            if log_prob_dtype is not None:
+                rounded_N[chunk_rows] = _rounded_log_probs(z_RV, targets_R, log_prob_dtype, max(block_rows, 1))
+        for span in chunk:
+            rows = slice(row, row + span.rows)
+            _reduce(
+                z_RV[rows.start - chunk_rows.start : rows.stop - chunk_rows.start].view(span.positions, span.k, V),
+                probs_RV[: span.rows].view(span.positions, span.k, V),
+                mixture_PV[: span.positions],
+                max_N[rows].view(span.positions, span.k),
+                sum_N[rows].view(span.positions, span.k),
+                dot_N[rows].view(span.positions, span.k),
+                total_T[span.first : span.first + span.positions],
+                kind,
+                G,
+                vocabulary,
+            )
+            row = rows.stop
 
     log_sum_N = sum_N.log()
     entropy_N = log_sum_N - dot_N
@@ -182,7 +187,7 @@ def chunked_group_divergence(
 
     log_probs_N = None
     if targets_N is not None:
-        log_probs_N = row_major(target_N - max_N - log_sum_N)
+        log_probs_N = row_major(target_N - max_N - log_sum_N if log_prob_dtype is None else rounded_N)
         if vocabulary.keep_V is not None:
             log_probs_N.masked_fill_(vocabulary.keep_V[targets_N] == 0, -math.inf)
     return GroupDivergence(
@@ -251,7 +256,7 @@ def _project(
     temperature: float,
     out: torch.Tensor,
 ) -> None:
-    """Logits over temperature in float32, into ``out``."""
+    """Logits over temperature in float32, into ``out``: autocast around the caller leaves such calls alone."""
     if head_VH.is_cuda and head_VH.dtype == hidden_RH.dtype and head_VH.dtype in (torch.bfloat16, torch.float16):
         torch.mm(hidden_RH, head_VH.t(), out_dtype=torch.float32, out=out)
         if bias_V is not None:
@@ -274,6 +279,17 @@ def _project(
             alpha=scale,
             out=out[:, block],
         )
+
+
+def _rounded_log_probs(
+    logits_RV: torch.Tensor, targets_R: torch.Tensor, dtype: torch.dtype, block_rows: int
+) -> torch.Tensor:
+    """Log-probs of the targets under logits rounded to ``dtype``, with float32 sums, a block of rows at a time."""
+    blocks = []
+    for block_RV, block_R in zip(logits_RV.split(block_rows), targets_R.split(block_rows), strict=True):
+        rounded_RV = block_RV.to(dtype).float()
+        blocks.append(rounded_RV.gather(1, block_R[:, None])[:, 0] - rounded_RV.logsumexp(-1))
+    return torch.cat(blocks)
 
 
 def _position_major(lengths: list[int], order: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,8 @@
 """Make ``algorithm=NAME`` and ``recipe=NAME`` selectable on stock verl.
 
 verl's ``ppo_trainer.yaml`` has no such groups in its defaults list, and Hydra only selects what stands there. A config
-source of ours serves that one file, verl's own text, with ``algorithm: null`` and ``recipe: null`` added at the end of its
-list. With nothing selected the composed configuration is verl's, byte for byte.
+source of ours serves that one file, verl's own text, with ``algorithm: null`` and ``recipe: null`` added at the end of
+its list. With nothing selected the composed configuration is verl's, byte for byte.
 """
 
 from __future__ import annotations

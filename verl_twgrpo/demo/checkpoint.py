@@ -19,8 +19,8 @@ TEXT_LAYERS, VISION_LAYERS = 3, 2
 MROPE_SECTION = (4, 6, 6)
 INITIAL_STD = 0.05
 PATCH, PATCH_FRAMES, MERGE = 14, 2, 2
-# Frames differ to the model by their order alone, not by their positions: vLLM is not told the frame rate of a video and
-# would give it other temporal positions than verl does, and the model would be trained on inputs that it never saw.
+# All frames have one temporal position, and only their order tells them apart: vLLM is not told the frame rate of a
+# video and would count its temporal positions otherwise than verl does, so that rollouts came from another policy.
 TOKENS_PER_SECOND = 0
 # The checkpoint takes pictures of one to sixteen visual tokens as they are.
 TOKEN_PIXELS = (PATCH * MERGE) ** 2

@@ -61,6 +61,7 @@ class TWGRPOEngine(FSDPEngineWithLMHead):
             kind=settings["divergence"],
             temperature=float(data["temperature"]),
             rows_per_chunk=settings["rows_per_chunk"],
+            log_prob_dtype=self._autocast_dtype if self._autocast_dtype != torch.float32 else None,
         )
         try:
             with self._hidden_states_from_head():

@@ -35,15 +35,25 @@ class GroupPass:
 
     Args:
         group_of_row: the group id of every row of this rank's batch, padding rows left out.
-        kind, temperature, rows_per_chunk: as in ``chunked_group_divergence``.
+        kind, temperature, rows_per_chunk, log_prob_dtype: as in ``chunked_group_divergence``.
     """
 
     def __init__(
-        self, group_of_row: Sequence[str], kind: str, temperature: float, rows_per_chunk: int | None = None
+        self,
+        group_of_row: Sequence[str],
+        kind: str,
+        temperature: float,
+        rows_per_chunk: int | None = None,
+        log_prob_dtype: torch.dtype | None = None,
     ) -> None:
         self._missing = Counter(group_of_row)
         self._waiting: dict[str, list[Row]] = {group: [] for group in self._missing}
-        self._kind, self._temperature, self._rows_per_chunk = kind, temperature, rows_per_chunk
+        self._settings = {
+            "kind": kind,
+            "temperature": temperature,
+            "rows_per_chunk": rows_per_chunk,
+            "log_prob_dtype": log_prob_dtype,
+        }
         self.seconds = 0.0
         self.vocabulary_size = 0
 
@@ -74,10 +84,8 @@ class GroupPass:
             lengths_G,
             head_VH,
             bias_V,
-            temperature=self._temperature,
-            kind=self._kind,
             targets_N=torch.cat([row.targets_L for row in rows]),
-            rows_per_chunk=self._rows_per_chunk,
+            **self._settings,
         )
         log_probs = result.log_probs_N.split(lengths_G)
         entropies = result.entropy_N.split(lengths_G)
