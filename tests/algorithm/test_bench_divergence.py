@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 
 import pytest
 import torch
 
 from verl_twgrpo.algorithm import bench, group_divergence
+from verl_twgrpo.cli import main
 
 TINY = bench.Shape(2, 16, 8, 4096)
 
@@ -20,15 +20,9 @@ def tiny_grid(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    return parser.parse_args(["divergence", *arguments])
-
-
 def test_the_command_prints_ratios_and_writes_csv_and_plot(tiny_grid, tmp_path, capsys):
     table, plot = tmp_path / "bench.csv", tmp_path / "bench.png"
-    assert bench.run(parse("--csv", str(table), "--plot", str(plot))) == 0
+    assert main(["bench", "divergence", "--csv", str(table), "--plot", str(plot)]) == 0
     printed = capsys.readouterr().out
     assert "x gemm" in printed and "memory / naive" in printed
     with table.open() as file:

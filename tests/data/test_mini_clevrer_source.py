@@ -78,9 +78,7 @@ def test_an_item_is_the_same_whatever_the_count(tmp_path, made):
 
 
 def test_splits_and_seeds_share_no_world(made):
-    worlds = [
-        draw(split, index, seed, Difficulty()).world for split in SPLITS for seed in (0, 1) for index in range(3)
-    ]
+    worlds = [draw(split, index, seed, Difficulty()).world for split in SPLITS for seed in (0, 1) for index in range(3)]
     assert len({world.bodies for world in worlds}) == len(worlds)
     _, train, validation = made
     assert not {str(item.provenance["seed"]) for item in train} & {str(item.provenance["seed"]) for item in validation}

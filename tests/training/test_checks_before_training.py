@@ -81,6 +81,13 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
         check(*good, override)
 
 
+def test_a_frame_cache_that_is_not_there_is_named(good, tmp_path):
+    frames = ["data.custom_cls.path=pkg://verl_twgrpo.training.frames", "data.custom_cls.name=CachedFramesDataset"]
+    with pytest.raises(FileNotFoundError, match=r"data\.frame_cache=None: no such folder"):
+        check(*good, *frames)
+    check(*good, *frames, f"+data.frame_cache={tmp_path}")
+
+
 def test_eq6_needs_its_loss(good):
     with pytest.raises(ValueError, match=r"loss_mode=vanilla: placement eq6"):
         check(*good, "algorithm.tw_grpo.placement=eq6", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla")

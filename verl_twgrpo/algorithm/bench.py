@@ -73,8 +73,7 @@ class Measurement:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``verl-twgrpo bench``."""
-    parser.add_argument("what", choices=["divergence"], help="what to measure")
+    """Arguments of ``verl-twgrpo bench divergence``."""
     parser.add_argument("--csv", type=Path, metavar="F", help="write the measurements to this file")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw them into this file (png, pdf, svg)")
 
@@ -205,7 +204,7 @@ def measure(method: str, shape: Shape) -> dict:
     generator = torch.Generator(device).manual_seed(0)
     N = shape.G * shape.T
     hidden_NH = torch.randn(N, shape.H, generator=generator, device=device).to(dtype)
-    # unit variance of the logits times 4: about as peaked as a language model's
+    # logits of standard deviation 2
     head_VH = (torch.randn(shape.V, shape.H, generator=generator, device=device) * 2 / shape.H**0.5).to(dtype)
     targets_N = torch.randint(shape.V, (N,), generator=generator, device=device)
     # libraries and thread pools start before anything is measured

@@ -48,8 +48,8 @@ def batches(config: DictConfig) -> Batches:
     rows_per_update = actor.ppo_mini_batch_size * n
     if rows_per_update % ranks:
         raise ValueError(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: an update of so many prompts x {n} "
-            f"responses (actor_rollout_ref.rollout.n) does not divide by {ranks} data-parallel ranks"
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: an update of so many prompts x "
+            f"{n} responses (actor_rollout_ref.rollout.n) does not divide by {ranks} data-parallel ranks"
         )
     # verl fills up with synthetic rows (trainer_base.py, _get_required_batch_multiple)
     multiple = math.lcm(ranks, rows_per_update)
@@ -92,7 +92,7 @@ def _check_micro_batches(config: DictConfig, made: Batches) -> None:
         if dynamic and tokens < longest:
             raise ValueError(
                 f"{key.format('max_token_len_per_gpu')}={tokens}: a row may have {longest} tokens (prompt "
-                f"{rollout.prompt_length} + response {rollout.response_length}), and micro-batches do not cut rows; set "
+                f"{rollout.prompt_length} + response {rollout.response_length}), which micro-batches do not cut; set "
                 f"it to {longest} or more"
             )
         if not dynamic and size is not None and rows % size:

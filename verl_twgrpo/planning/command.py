@@ -25,10 +25,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; 0 if nothing stands against it. Raises ``ValueError`` or ``FileNotFoundError`` with the key."""
     warnings.simplefilter("ignore")  # other people's are not part of the screen
     config = compose_run(args.overrides)
-    missing = check_run(config)
-    from .lines import plan_lines
+    try:
+        missing = check_run(config)
+        from .lines import plan_lines
 
-    lines, notes = plan_lines(config)
+        lines, notes = plan_lines(config)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a key of another engine
+        raise ValueError(" ".join(str(error).split())) from error
     if missing:
         notes.append(f"not there yet: {missing}")
     width = max(len(label) for label, _ in lines)
@@ -59,6 +62,7 @@ def check_run(config: DictConfig) -> str | None:
         ValueError: with the key of what cannot work.
         FileNotFoundError: for a checkpoint that is not there.
     """
+    from hydra.errors import HydraException
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
@@ -72,17 +76,17 @@ def check_run(config: DictConfig) -> str | None:
     except FileNotFoundError as error:
         check_checkpoint(config.actor_rollout_ref.model.path)
         missing = str(error)
-    try:
-        with redirect_stdout(io.StringIO()):
-            # without the plugin's wrapper, which would check the files once more and end the process
-            inspect.unwrap(validate_config)(config, need_reference_policy(config), need_critic(config))
-    except AssertionError as error:
-        raise ValueError(f"verl: {error}") from error
     if not config.trainer.val_only:
         check_sampling_and_clip(config)
     elif not config.trainer.val_before_train:
         raise ValueError("trainer.val_only=True: verl heeds it only with trainer.val_before_train=True, else it trains")
     _check_context(config)
+    try:
+        with redirect_stdout(io.StringIO()):
+            # without the plugin's wrapper, which would check the files once more and end the process
+            inspect.unwrap(validate_config)(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, HydraException) as error:
+        raise ValueError(f"verl: {error.__cause__ or error}") from error
     return missing
 
 

@@ -89,8 +89,8 @@ def _batches(config: DictConfig, made: Batches) -> Iterator[Line]:
         micro = f"{actor.ppo_max_token_len_per_gpu} tokens, that is {_count(full, 'row')} of full length"
     yield (
         "updates",
-        f"{made.updates} a step, of {made.rows_per_update} rows, learning rate {actor.optim.lr:g}; a rank's micro-batches "
-        f"of {micro}",
+        f"{made.updates} a step, of {made.rows_per_update} rows, learning rate {actor.optim.lr:g}; a rank's "
+        f"micro-batches of {micro}",
     )
 
 
@@ -98,7 +98,7 @@ def _batch_notes(config: DictConfig, made: Batches) -> Iterator[str]:
     if made.padding:
         mini = config.actor_rollout_ref.actor.ppo_mini_batch_size
         yield (
-            f"verl adds {_count(made.padding, 'row')} of padding to every step: data.train_batch_size={made.prompts} is no "
+            f"verl adds {_count(made.padding, 'row')} of padding a step: data.train_batch_size={made.prompts} is no "
             f"multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
         )
 
@@ -126,8 +126,8 @@ def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Li
         waiting = waiting_bytes(made.n, ref.rollout.response_length, sizes.hidden)
         yield (
             "weights pass",
-            f"{_size(logits)} of logits and buffers a rank, and up to {_size(waiting)} of hidden states a group that waits "
-            f"({made.groups_per_rank:g} a rank at most)",
+            f"{_size(logits)} of logits and buffers a rank, and up to {_size(waiting)} of hidden states a group that "
+            f"waits ({made.groups_per_rank:g} a rank at most)",
         )
     engine = ref.actor.fsdp_config
     shards = made.ranks if engine.fsdp_size == -1 else engine.fsdp_size
@@ -146,7 +146,8 @@ def _place(engine: DictConfig) -> str:
 
 def _pixels(config: DictConfig, costs: dict[str, PromptCost]) -> Iterator[Line]:
     data, rollout = config.data, config.actor_rollout_ref.rollout
-    batch = data.val_batch_size or _validation_rows(config, costs["val_files"])
+    known = [number for number in (data.val_batch_size, _validation_rows(config, costs["val_files"])) if number]
+    batch = min(known, default=None)
     parts = []
     if "train_files" in costs:
         rows = data.train_batch_size * rollout.n
@@ -179,7 +180,7 @@ def _step_notes(config: DictConfig, ahead: Steps) -> Iterator[str]:
         )
     if ahead.first:
         yield (
-            f"the run goes on after step {ahead.first}, found in trainer.default_local_dir={trainer.default_local_dir}; with "
+            f"it resumes after step {ahead.first} from trainer.default_local_dir={trainer.default_local_dir}; with "
             "another trainer.experiment_name it is a run of its own"
         )
     if trainer.save_freq <= 0:

@@ -67,7 +67,7 @@ def model_sizes(model: DictConfig, freeze_vision: bool) -> ModelSizes:
     folder = local_folder(model.path)
     if folder is None and model.path not in _KNOWN:
         raise ValueError(
-            f"{key}: not on this disk, and sizes are known for {' and '.join(_KNOWN)} only; download it, or give a folder"
+            f"{key}: not on this disk, and only {' and '.join(_KNOWN)} are known here; download it, or give a folder"
         )
     from verl.utils.model import get_hf_auto_model_class
 

@@ -78,8 +78,8 @@ def check_budget(what: str, cost: PromptCost, budget: int) -> None:
             found = f"at the paper's frames and pixels {found}"
     if not fits:
         raise ValueError(
-            f"data.max_prompt_length={budget}: too small for {what}: {found}, and verl does not cut videos; raise it, or "
-            "convert the data with fewer --nframes or --max-frame-tokens"
+            f"data.max_prompt_length={budget}: too small for {what}: {found}, and verl does not cut videos; raise it, "
+            "or convert the data with fewer --nframes or --max-frame-tokens"
         )
 
 

@@ -20,9 +20,12 @@ def waiting_bytes(n: int, response_length: int, hidden: int) -> int:
     return 2 * n * response_length * hidden
 
 
-def training_state_bytes(sizes: ModelSizes, dtype: str) -> dict[str, int]:
-    """Parameters, gradients and Adam's two moments over all ranks; frozen parameters have but the first."""
-    width = BYTES[dtype]
+def training_state_bytes(sizes: ModelSizes, dtype: str | None) -> dict[str, int]:
+    """Parameters, gradients and Adam's two moments over all ranks; frozen parameters have but the first.
+
+    ``dtype`` is ``fsdp_config.model_dtype``; None is float32, as in verl.
+    """
+    width = BYTES[dtype or "fp32"]
     return {
         "parameters": sizes.parameters * width,
         "gradients": sizes.trainable * width,
@@ -30,7 +33,7 @@ def training_state_bytes(sizes: ModelSizes, dtype: str) -> dict[str, int]:
     }
 
 
-def checkpoint_bytes(sizes: ModelSizes, dtype: str, contents: list[str]) -> int:
+def checkpoint_bytes(sizes: ModelSizes, dtype: str | None, contents: list[str]) -> int:
     """One checkpoint: shards, optimizer, and the Hugging Face copy, all in the dtype of the trained parameters."""
     state = training_state_bytes(sizes, dtype)
     parts = {"model": state["parameters"], "optimizer": state["optimizer"], "hf_model": state["parameters"]}

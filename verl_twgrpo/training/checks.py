@@ -121,9 +121,15 @@ def check_data_files(data: DictConfig) -> None:
     """Check the parquet files of ``data.train_files`` and ``data.val_files``: columns, and that every video is there.
 
     Raises:
-        FileNotFoundError: naming key, file, row and video.
+        FileNotFoundError: naming key, file, row and video; or a frame cache that is not there.
         ValueError: for a missing column, or rows without a video.
     """
+    if OmegaConf.select(data, "custom_cls.name") == "CachedFramesDataset":
+        cache = data.get("frame_cache")
+        if not cache or not Path(os.path.expanduser(cache)).is_dir():
+            raise FileNotFoundError(
+                f"data.frame_cache={cache}: no such folder; prepare it with `verl-twgrpo data frames --cache FOLDER`"
+            )
     for key in ("train_files", "val_files"):
         files = data.get(key)
         if files is None:

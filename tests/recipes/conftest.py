@@ -1,0 +1,29 @@
+"""Stand-ins for the checkpoint, the data and the videos that a recipe names."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from verl_twgrpo.data.parquet import write_parquet
+from verl_twgrpo.data.schema import Item
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory):
+    """Puts a checkpoint folder and a parquet file with a video in place of those that a configuration names."""
+    folder = tmp_path_factory.mktemp("stand_ins")
+    (folder / "config.json").write_text("{}")
+    video = folder / "video.mp4"
+    video.write_bytes(b"nobody looks into it")
+    items = [Item(str(k), "clevrer", "train", "What?", ("this", "that"), frozenset("A"), str(video)) for k in range(3)]
+    data = write_parquet(items, folder / "data.parquet")
+
+    def put(config: DictConfig) -> DictConfig:
+        values = {"actor_rollout_ref.model.path": str(folder)}
+        values |= {f"data.{key}": str(data) for key in ("train_files", "val_files")}
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
+        return config
+
+    return put
