@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from verl_twgrpo import cli
+from verl_twgrpo.data.parquet import read_rows, write_rows
+
 pytestmark = pytest.mark.e2e
 
 CACHED = "skip.rollout_tq.enable=True", "skip.rollout_tq.steps=[1,2]"
@@ -145,8 +148,16 @@ def test_epochs_and_mini_batches_keep_the_weights_of_the_old_policy_and_move_the
 
 
 @pytest.fixture(scope="module")
-def shortened(start, tmp_path_factory):
+def shortened(start, demo, tmp_path_factory):
+    """Two ranks, rollouts that fail, and frames from the cache: the video files themselves are empty."""
     folder = tmp_path_factory.mktemp("shortened")
+    train = demo / "data" / "train.parquet"
+    assert cli.main(["data", "frames", str(train), "--cache", f"{folder}/frames"]) == 0
+    (folder / "empty.mp4").touch()
+    rows = read_rows(train)
+    for row in rows:
+        row["videos"][0]["video"] = str(folder / "empty.mp4")
+    write_rows(rows, folder / "train.parquet")
     loops = folder / "loops.yaml"
     loops.write_text("- name: short_groups\n  _target_: short_groups.ShortGroups\n")
     run = start(
@@ -154,6 +165,11 @@ def shortened(start, tmp_path_factory):
         "trainer.total_training_steps=2",
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops}",
         "actor_rollout_ref.rollout.agent.default_agent_loop=short_groups",
+        "data.custom_cls.path=pkg://verl_twgrpo.training.frames",
+        "data.custom_cls.name=CachedFramesDataset",
+        f"+data.frame_cache={folder}/frames",
+        f"data.train_files={folder}/train.parquet",
+        f"data.val_files={folder}/train.parquet",
         folder=folder,
         environment={"PYTHONPATH": str(Path(__file__).parent)},
     )
@@ -172,6 +188,11 @@ def test_failed_rollouts_shorten_groups_and_padding_rows_stay_out(shortened):
     metrics = shortened.metrics(1)
     assert metrics["actor/grad_norm"] >= 0  # a number: no NaN got in
     assert metrics["tw_grpo/weight_max"] <= 1.7 + 1e-6
+
+
+def test_no_rollout_opens_a_video_whose_frames_are_cached(shortened):
+    assert "Using dataset class: CachedFramesDataset" in shortened.log
+    assert {row["id"] for row in shortened.dump(2)}  # two steps were trained from empty files
 
 
 def test_the_rollout_follows_the_actor_from_the_start_and_after_an_update(killed, shortened):

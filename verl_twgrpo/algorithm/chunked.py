@@ -150,7 +150,9 @@ def chunked_group_divergence(
             targets_R = targets_N[chunk_N]
             target_N[chunk_rows] = z_RV.gather(1, targets_R[:, None])[:, 0]
             if log_prob_dtype is not None:
-                rounded_N[chunk_rows] = _rounded_log_probs(z_RV, targets_R, log_prob_dtype, max(block_rows, 1))
+                rounded_N[chunk_rows] = _rounded_log_probs(
+                    z_RV, targets_R, temperature, log_prob_dtype, max(block_rows, 1)
+                )
         for span in chunk:
             rows = slice(row, row + span.rows)
             _reduce(
@@ -282,12 +284,17 @@ def _project(
 
 
 def _rounded_log_probs(
-    logits_RV: torch.Tensor, targets_R: torch.Tensor, dtype: torch.dtype, block_rows: int
+    scaled_RV: torch.Tensor, targets_R: torch.Tensor, temperature: float, dtype: torch.dtype, block_rows: int
 ) -> torch.Tensor:
-    """Log-probs of the targets under logits rounded to ``dtype``, with float32 sums, a block of rows at a time."""
+    """Log-probs of the targets under logits rounded to ``dtype``, with float32 sums, a block of rows at a time.
+
+    Rounds where verl does: the logits, the temperature, and their quotient
+    (verl/workers/engine/fsdp/transformer_impl.py: _scale_logits_by_temperature).
+    """
+    rounded_temperature = torch.tensor(temperature, dtype=dtype, device=scaled_RV.device)
     blocks = []
-    for block_RV, block_R in zip(logits_RV.split(block_rows), targets_R.split(block_rows), strict=True):
-        rounded_RV = block_RV.to(dtype).float()
+    for block_RV, block_R in zip(scaled_RV.split(block_rows), targets_R.split(block_rows), strict=True):
+        rounded_RV = ((block_RV * temperature).to(dtype) / rounded_temperature).float()
         blocks.append(rounded_RV.gather(1, block_R[:, None])[:, 0] - rounded_RV.logsumexp(-1))
     return torch.cat(blocks)
 

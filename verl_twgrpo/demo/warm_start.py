@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import (
+    PrinterCallback,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Trainer,
@@ -184,6 +185,7 @@ def warm_start(
                 data_collator=collate(processor),
                 callbacks=[_Report(name, report)],
             )
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
     processor.tokenizer.padding_side = padding_side
     model.eval()
