@@ -7,10 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers import (
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 from verl_twgrpo.demo.tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, build_tokenizer
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 
 # vLLM's attention on CPU wants heads of 32 (16 are refused); both towers share these sizes.
 WIDTH, HEADS, MLP = 96, 3, 192
@@ -28,8 +34,6 @@ TOKEN_PIXELS = (PATCH * MERGE) ** 2
 
 def build_processor() -> Qwen2_5_VLProcessor:
     """Tokenizer, image and video processor, in the sizes of the model."""
-    declare_missing_ops()
-    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     def sizes() -> dict:
         return {

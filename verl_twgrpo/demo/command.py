@@ -31,9 +31,6 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ``ValueError`` if a part is there that was made with other settings.
     """
-    from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
-
-    declare_missing_ops()
     from verl_twgrpo.demo.warm_start import WarmStart
 
     data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
