@@ -1,4 +1,4 @@
-"""Stand-ins for the checkpoint, the data and the videos that a recipe names."""
+"""Stand-ins for the checkpoint, the data, the videos and the frame cache that a recipe names."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def stand_ins(tmp_path_factory):
     def put(config: DictConfig) -> DictConfig:
         values = {"actor_rollout_ref.model.path": str(folder)}
         values |= {f"data.{key}": str(data) for key in ("train_files", "val_files")}
+        if "frame_cache" in config.data:
+            values["data.frame_cache"] = str(folder)
         for key, value in values.items():
             OmegaConf.update(config, key, value)
         return config

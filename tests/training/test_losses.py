@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, TokenWeightedLoss
@@ -120,6 +121,13 @@ def test_eq6_takes_the_weights_from_the_batch(advantages, weights):
 def test_eq6_without_weights_in_the_batch_is_an_error(advantages):
     with pytest.raises(ValueError, match="placement=eq6: the batch has no token weights"):
         loss_and_gradient(actor_config(placement="eq6"), advantages)
+
+
+def test_the_loss_without_the_algorithm_is_an_error_and_not_silently_grpo(advantages):
+    config = actor_config()
+    object.__setattr__(config, "policy_loss", PolicyLossConfig(loss_mode="tw_grpo"))
+    with pytest.raises(ValueError, match="loss_mode=tw_grpo has no settings: select algorithm=tw_grpo"):
+        loss_and_gradient(config, advantages)
 
 
 def test_clip_fractions_reach_verls_metrics(advantages):

@@ -54,11 +54,15 @@ def tw_grpo_loss(
     from the batch.
 
     Raises:
-        ValueError: placement "eq6" without weights in the batch.
+        ValueError: no ``algorithm=tw_grpo`` behind it; placement "eq6" without weights in the batch.
     """
     settings = getattr(config.policy_loss, "tw_grpo", None)
+    if settings is None:
+        raise ValueError(
+            "actor_rollout_ref.actor.policy_loss.loss_mode=tw_grpo has no settings: select algorithm=tw_grpo, which sets both"
+        )
     weights = None
-    if settings is not None and settings.placement == "eq6" and settings.weighted:
+    if settings.placement == "eq6" and settings.weighted:
         weights = _weights_of_micro_batch.get()
         if weights is None:
             raise ValueError(
