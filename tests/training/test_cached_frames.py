@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def config(video, tmp_path):
 
 def rollout(dataset, processor, messages, config):
     """The input side of one rollout: the frames, then the processor twice, as verl's agent loop has it."""
-    _, videos = asyncio.run(dataset.process_vision_info(messages, image_patch_size=14, config=config))
+    _, videos, _ = asyncio.run(dataset.process_multi_modal_info(messages, image_patch_size=14, config=config))
     frames, metadata = zip(*videos, strict=True)
     for _ in range(2):
         made = processor(
@@ -72,7 +73,8 @@ def test_a_group_decodes_nothing_and_prepares_once(messages, config, monkeypatch
     monkeypatch.setattr(Qwen2VLVideoProcessor, "_preprocess", counted)
     monkeypatch.setattr(vision_process, "fetch_video", decode)
     processor = Qwen2VLVideoProcessor()
-    made = [rollout(CachedFramesDataset, processor, messages, config) for _ in range(ROLLOUTS)]
+    with ThreadPoolExecutor(ROLLOUTS) as pool:  # at once, as an agent loop runs them
+        made = list(pool.map(lambda _: rollout(CachedFramesDataset, processor, messages, config), range(ROLLOUTS)))
     assert counts == {"decoded": 0, "prepared": 1}
     made[0].pop("pixel_values_videos")
     assert "pixel_values_videos" in made[1]
@@ -81,7 +83,7 @@ def test_a_group_decodes_nothing_and_prepares_once(messages, config, monkeypatch
 
 def test_other_settings_are_prepared_anew(messages, config):
     processor = Qwen2VLVideoProcessor()
-    _, ((frames, _),) = asyncio.run(CachedFramesDataset.process_vision_info(messages, 14, config))
+    _, ((frames, _),), _ = asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config))
     raw = processor(videos=[frames], do_rescale=False, do_sample_frames=False, return_tensors="pt")
     scaled = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
     assert not torch.equal(raw["pixel_values_videos"], scaled["pixel_values_videos"])
@@ -89,15 +91,15 @@ def test_other_settings_are_prepared_anew(messages, config):
 
 def test_a_text_only_prompt_has_no_video(config):
     messages = [{"role": "user", "content": "no picture"}]
-    assert asyncio.run(CachedFramesDataset.process_vision_info(messages, 14, config)) == (None, None)
+    assert asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config)) == (None, None, None)
 
 
 def test_frames_that_were_not_prepared_are_named(messages, config):
     messages[0]["content"][0]["nframes"] = 6
     with pytest.raises(FileNotFoundError, match="video_12176"):
-        asyncio.run(CachedFramesDataset.process_vision_info(messages, 14, config))
+        asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config))
 
 
 def test_the_folder_must_be_set(messages):
     with pytest.raises(ValueError, match=r"data\.frame_cache is not set"):
-        asyncio.run(CachedFramesDataset.process_vision_info(messages, 14, OmegaConf.create({})))
+        asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, OmegaConf.create({})))

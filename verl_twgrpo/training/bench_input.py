@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         started = time.perf_counter()
         for messages in prompts:
             for _ in range(args.rollouts):
-                _, videos = asyncio.run(dataset.process_vision_info(messages, image_patch_size=14, config=config))
+                _, videos, _ = asyncio.run(
+                    dataset.process_multi_modal_info(messages, image_patch_size=14, config=config)
+                )
                 frames, metadata = zip(*videos, strict=True)
                 for _ in range(2):  # once for the prompt's tokens, once for the trainer's inputs
                     processor(
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _forgetful(step, dataset, config) -> float:
-    from verl_twgrpo.training.frames import frame_cache
+    from verl_twgrpo.training import frames
 
-    frame_cache.cache_clear()
+    frames._caches.clear()
     return step(dataset, config)

@@ -8,8 +8,7 @@ tokens, once for the trainer's inputs; verl/experimental/agent_loop/agent_loop.p
 
 from __future__ import annotations
 
-import asyncio
-from functools import cache
+import threading
 from typing import Any
 
 import torch
@@ -25,37 +24,38 @@ class CachedFramesDataset(RLHFDataset):
     """RLHFDataset whose videos come from a ``FrameCache``; images, if there are any, come as ever."""
 
     @classmethod
-    async def process_vision_info(
+    def _process_multi_modal_info(
         cls, messages: list[dict], image_patch_size: int, config: DictConfig
-    ) -> tuple[list | None, list[tuple[torch.Tensor, dict[str, Any]]] | None]:
-        """Images, and videos as (float frames [T, 3, height, width], metadata), the same objects for every rollout.
+    ) -> tuple[list | None, list[tuple[torch.Tensor, dict[str, Any]]] | None, list | None]:
+        """Images, videos as (float frames [T, 3, height, width], metadata), and audios.
+
+        verl calls this in a pool of threads, once a rollout; all of them get the same frame objects.
 
         Raises:
             ValueError: if ``data.frame_cache`` is not set.
             FileNotFoundError: if the frames of a video were not prepared.
         """
-        elements = [e for message in messages if isinstance(message["content"], list) for e in message["content"]]
-        videos = [element for element in elements if "video" in element]
-        images = None
-        if any("image" in element or "image_url" in element for element in elements):
-            without = [
-                {**message, "content": [e for e in message["content"] if "video" not in e]}
-                for message in messages
-                if isinstance(message["content"], list)
-            ]
-            images, _ = await super().process_vision_info(without, image_patch_size, config)
+        videos, rest = [], []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, list):
+                videos += [element for element in content if "video" in element]
+                content = [element for element in content if "video" not in element]
+            rest.append({**message, "content": content})
+        images, _, audios = super()._process_multi_modal_info(rest, image_patch_size, config)
         if not videos:
-            return images, None
+            return images, None, audios
         frames = frame_cache(config.get("frame_cache"), image_patch_size)
-        # reading a file would hold up every other rollout of this worker
-        return images, await asyncio.get_running_loop().run_in_executor(
-            None, lambda: [hand_out(frames.get, v) for v in videos]
-        )
+        return images, [hand_out(frames.get, video) for video in videos], audios
 
 
-@cache
+_caches: dict[tuple[str, int], FrameCache] = {}
+_lock = threading.Lock()
+
+
 def frame_cache(folder: str | None, image_patch_size: int) -> FrameCache:
-    """The cache of this process. Raises ``ValueError`` if no folder is set."""
+    """The one cache of this process. Raises ``ValueError`` if no folder is set."""
     if not folder:
         raise ValueError("data.frame_cache is not set: give the folder that `verl-twgrpo data frames` filled")
-    return FrameCache(folder, image_patch_size)
+    with _lock:
+        return _caches.setdefault((folder, image_patch_size), FrameCache(folder, image_patch_size))

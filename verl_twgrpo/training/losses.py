@@ -59,7 +59,8 @@ def tw_grpo_loss(
     settings = getattr(config.policy_loss, "tw_grpo", None)
     if settings is None:
         raise ValueError(
-            "actor_rollout_ref.actor.policy_loss.loss_mode=tw_grpo has no settings: select algorithm=tw_grpo, which sets both"
+            "actor_rollout_ref.actor.policy_loss.loss_mode=tw_grpo has no settings: select algorithm=tw_grpo, "
+            "which sets both"
         )
     weights = None
     if settings.placement == "eq6" and settings.weighted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 # Frames that were handed out -> what processors made of them, by processor and settings; as long as the frames live.
 _prepared: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+_lock = threading.Lock()
 
 # The cache's bytes -> the floats that are handed out.
 _floats: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -26,10 +29,11 @@ def hand_out(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]) -> 
     more round bytes but not floats, and stock verl hands them floats.
     """
     bytes_TCHW, metadata = get(video)
-    if bytes_TCHW not in _floats:
-        _floats[bytes_TCHW] = bytes_TCHW.float()
-        _prepared[_floats[bytes_TCHW]] = {}
-    return _floats[bytes_TCHW], metadata
+    with _lock:
+        if bytes_TCHW not in _floats:
+            _floats[bytes_TCHW] = bytes_TCHW.float()
+            _prepared[_floats[bytes_TCHW]] = ({}, threading.Lock())
+        return _floats[bytes_TCHW], metadata
 
 
 def share_preparation(video_processing: ModuleType) -> None:
@@ -39,12 +43,14 @@ def share_preparation(video_processing: ModuleType) -> None:
         videos = args[0] if args else kwargs.get("videos")
         if not isinstance(videos, list | tuple) or len(videos) != 1 or len(args) > 1:
             return wrapped(*args, **kwargs)
-        made = _prepared.get(videos[0]) if isinstance(videos[0], torch.Tensor) else None
-        if made is None:
+        kept = _prepared.get(videos[0]) if isinstance(videos[0], torch.Tensor) else None
+        if kept is None:
             return wrapped(*args, **kwargs)
+        made, lock = kept
         settings = (id(instance), repr(sorted((k, v) for k, v in kwargs.items() if k != "videos")))
-        if settings not in made:
-            made[settings] = wrapped(*args, **kwargs)
+        with lock:  # the rollouts of a prompt come at once
+            if settings not in made:
+                made[settings] = wrapped(*args, **kwargs)
         # callers take entries out of what they get
         return type(made[settings])(data=dict(made[settings].data))
 
