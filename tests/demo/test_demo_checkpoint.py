@@ -100,25 +100,18 @@ def test_the_decoded_file_gives_the_inputs_of_the_warm_start(checkpoint, video, 
     ours = model_inputs(processor, [prompt], [frames.permute(0, 2, 3, 1).numpy().astype(np.uint8)])
     assert theirs["video_grid_thw"].tolist() == [[4, 4, 4]]
     assert (theirs["input_ids"] == processor.video_token_id).sum() == 16
-    for name in ("input_ids", "pixel_values_videos", "video_grid_thw", "mm_token_type_ids"):
+    for name in ("input_ids", "pixel_values_videos", "video_grid_thw"):
         assert torch.equal(torch.as_tensor(theirs[name]), ours[name]), name
-    assert torch.equal(torch.as_tensor(theirs["second_per_grid_ts"], dtype=torch.float32), ours["second_per_grid_ts"])
 
 
-def test_positions_do_not_depend_on_the_frame_rate_and_text_goes_on_after_the_largest(checkpoint):
-    """What verl computes (no interval given) is what vLLM computes (it knows no frame rate): largest position + 1."""
-    model, processor, _ = checkpoint
+def test_each_pair_of_frames_has_its_own_time_and_text_goes_on_after_the_largest_position(checkpoint):
+    _, processor, _ = checkpoint
     frames = np.zeros((FRAMES, SIZE, SIZE, 3), np.uint8)
     inputs = model_inputs(processor, [prompt_text(processor, TEXT)], [frames])
-    tokens, types = inputs["input_ids"], inputs["mm_token_type_ids"]
-
-    def positions(seconds):
-        return model.model.get_rope_index(
-            tokens, types, video_grid_thw=inputs["video_grid_thw"], second_per_grid_ts=seconds
-        )[0]
-
-    assert torch.equal(positions(None), positions(torch.tensor([2 / 24])))
-    assert torch.equal(positions(None), positions(torch.tensor([7.0])))
-    seen = types[0] == 2
-    first_after = int(seen.nonzero().max()) + 1
-    assert (positions(None)[:, 0, first_after] == positions(None)[:, 0, seen].max() + 1).all()
+    seen = (inputs["input_ids"] == processor.video_token_id)[0]
+    time, height, width = inputs["position_ids"][:, 0]
+    start = int(time[seen][0])
+    assert (time[seen] - start).tolist() == [t for t in range(4) for _ in range(4)]
+    assert (height[seen] - start).tolist() == [0, 0, 1, 1] * 4 and (width[seen] - start).tolist() == [0, 1, 0, 1] * 4
+    after = int(seen.nonzero().max()) + 1
+    assert (inputs["position_ids"][:, 0, after] == start + 4).all()

@@ -25,9 +25,8 @@ TEXT_LAYERS, VISION_LAYERS = 3, 2
 MROPE_SECTION = (4, 6, 6)
 INITIAL_STD = 0.05
 PATCH, PATCH_FRAMES, MERGE = 14, 2, 2
-# All frames have one temporal position, and only their order tells them apart: vLLM is not told the frame rate of a
-# video and would count its temporal positions otherwise than verl does, so that rollouts came from another policy.
-TOKENS_PER_SECOND = 0
+# One temporal position a patch: vLLM takes two frames for 2/24 of a second (see training/video_positions.py).
+TOKENS_PER_SECOND = 12
 # The checkpoint takes pictures of one to sixteen visual tokens as they are.
 TOKEN_PIXELS = (PATCH * MERGE) ** 2
 

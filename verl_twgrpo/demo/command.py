@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
     plan = WarmStart(
         perception_steps=args.perception_steps, verdict_steps=args.verdict_steps, worlds=args.worlds, seed=args.seed
     )
-    _once(args.out, "data", data, lambda folder: _make_data(folder, data))
-    _once(args.out, "model", asdict(plan), lambda folder: _make_model(folder, plan))
+    once(args.out, "data", data, lambda folder: make_data(folder, data))
+    once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan))
     return 0
 
 
-def _once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path], None]) -> None:
+def once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path], None]) -> None:
     """Make ``out/part`` unless its settings, written when it is complete, say that it is there."""
     folder, record = out / part, out / f"{part}.json"
     settings = json.loads(json.dumps(settings))
@@ -60,7 +60,8 @@ def _once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path],
     print(f"{folder}: made in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def _make_data(folder: Path, settings: dict[str, int]) -> None:
+def make_data(folder: Path, settings: dict[str, int]) -> None:
+    """Questions and videos of every split; ``settings`` says how many of each, and "seed"."""
     import datasets
 
     from verl_twgrpo.data.mini_clevrer import generate
@@ -78,7 +79,8 @@ def _make_data(folder: Path, settings: dict[str, int]) -> None:
         print(f"{path}: {len(items)} questions, {dropped} without a true option dropped", flush=True)
 
 
-def _make_model(folder: Path, plan: Any) -> None:
+def make_model(folder: Path, plan: Any) -> None:
+    """A checkpoint of the tiny model after its warm start (a ``WarmStart``)."""
     from transformers.utils import logging
 
     from verl_twgrpo.demo.checkpoint import build_model, build_processor, write_checkpoint

@@ -31,6 +31,8 @@ from verl_twgrpo.data.mini_clevrer.source import Draw, to_item
 from verl_twgrpo.data.mini_clevrer.thoughts import response
 from verl_twgrpo.data.mini_clevrer.world import disguise
 from verl_twgrpo.data.prompts import PROMPTS, prompt_name
+from verl_twgrpo.demo.checkpoint import TOKENS_PER_SECOND
+from verl_twgrpo.training.video_positions import video_positions
 
 # Labels that count for nothing, as transformers' losses have it.
 IGNORED = -100
@@ -97,7 +99,7 @@ def prompt_text(processor: Qwen2_5_VLProcessor, text: str) -> str:
 
 
 def model_inputs(processor: Qwen2_5_VLProcessor, texts: list[str], videos: list[np.ndarray]) -> dict[str, Any]:
-    """Processor outputs for uint8 [T, H, W, 3] videos, one a text, with the timing that verl's data path reports."""
+    """Processor outputs for uint8 [T, H, W, 3] videos, one a text, with the positions that rollout and actor count."""
     timing = {"fps": FRAMES_PER_SECOND, "frames_indices": list(range(FRAMES)), "total_num_frames": FRAMES}
     inputs = processor(
         text=texts,
@@ -107,10 +109,16 @@ def model_inputs(processor: Qwen2_5_VLProcessor, texts: list[str], videos: list[
         padding=True,
         return_tensors="pt",
     )
-    inputs.pop("video_metadata", None)
-    # without it transformers (5.10) finds no interval for batches larger than the sequence is long
-    inputs["second_per_grid_ts"] = torch.as_tensor(inputs["second_per_grid_ts"], dtype=torch.float32)
-    return dict(inputs)
+    # what the model itself would count positions from
+    for name in ("video_metadata", "second_per_grid_ts", "mm_token_type_ids"):
+        inputs.pop(name, None)
+    positions = [
+        video_positions(processor, TOKENS_PER_SECOND, ids_T, mask_T, grid[None])
+        for ids_T, mask_T, grid in zip(
+            inputs["input_ids"], inputs["attention_mask"], inputs["video_grid_thw"], strict=True
+        )
+    ]
+    return {**inputs, "position_ids": torch.stack(positions, dim=1)}
 
 
 def collate(processor: Qwen2_5_VLProcessor) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
