@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 
 import pytest
 
-from verl_twgrpo import cli, doctor
+from verl_twgrpo import __version__, cli, doctor
 
 
 def commands(table, path=()):
@@ -40,7 +40,7 @@ def test_a_bad_input_is_one_sentence(capsys, tmp_path):
 
 
 def test_doctor_says_that_training_can_start(capsys):
-    assert doctor.run(argparse.Namespace()) == 0
+    assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "training can start"
     for name in (
@@ -58,7 +58,7 @@ def test_doctor_says_that_training_can_start(capsys):
 def test_doctor_shows_a_misfit_and_what_to_do(monkeypatch, capsys):
     version = doctor.metadata.version
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.8.0" if name == "verl" else version(name))
-    assert doctor.run(argparse.Namespace()) == 1
+    assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "!! verl" in out
     assert "-> pip install 'verl<0.10,>=0.9'" in out
@@ -77,6 +77,13 @@ def test_doctor_shows_the_error_of_a_plugin_that_verl_hides(monkeypatch):
     (line,) = [f for f in doctor.plugins() if f.to_do]
     assert line.what.startswith("theirs")
     assert line.value == "ImportError: no module named their"
+
+
+def test_doctor_tells_a_program_the_same_as_a_reader(capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["versions", "plugins", "registered with verl", "machine"]
+    assert {"what": "verl-twgrpo", "value": __version__, "to_do": ""} in found["versions"]
 
 
 def test_doctor_without_a_rollout_engine(monkeypatch):

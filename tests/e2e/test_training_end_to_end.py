@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,15 +202,52 @@ def test_the_rollout_follows_the_actor_from_the_start_and_after_an_update(killed
         assert run.metrics(step)["training/rollout_probs_diff_max"] < 5e-3, f"step {step}"
 
 
-def test_ctrl_c_leaves_no_process_behind(start):
+def test_a_checkpoint_becomes_a_hugging_face_model_that_answers_in_vllm(killed, demo, tmp_path):
+    from safetensors.torch import load_file
+
+    actor = killed[3].folder / "checkpoints" / "global_step_3" / "actor"
+    for command in (
+        ["verl.model_merger", "merge", "--backend", "fsdp", f"--local_dir={actor}", f"--target_dir={tmp_path}/merged"],
+        [
+            "verl_twgrpo.cli",
+            "demo",
+            "answer",
+            f"{tmp_path}/merged",
+            str(demo / "data" / "validation.parquet"),
+            "--row=3",
+        ],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    trained = load_file(actor / "huggingface" / "model.safetensors")
+    assert merged and all(tensor.equal(trained[name].to(tensor.dtype)) for name, tensor in merged.items())
+    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(("answer ", "truth ")))
+    row = read_rows(demo / "data" / "validation.parquet")[3]
+    assert said["truth"] == row["reward_model"]["ground_truth"]
+    assert said["answer"].startswith("<think>")  # as the warm start taught it
+
+
+def check_last_words(run):
+    """Where everything is, and a command that starts this run again, below any traceback."""
+    _, told, last = run.log.rpartition("The run ended before it was done. What it leaves:")
+    assert told, run.tail()
+    assert f"{run.folder}/tw_grpo: nothing yet" in last
+    assert "no whole one yet" in last
+    assert f"trainer.default_local_dir={run.folder}/checkpoints" in last
+    assert "Traceback" not in last
+
+
+def test_ctrl_c_leaves_no_process_behind_and_says_where_things_are(start):
     run = start("trainer.total_training_steps=1")
     run.wait_for(lambda: len(run.alive()) > 5)
     run.process.send_signal(signal.SIGINT)
     assert run.wait() != 0
     assert run.orphans() == []
+    check_last_words(run)
 
 
-def test_an_exception_leaves_no_process_behind(start, demo, tmp_path):
+def test_an_exception_leaves_no_process_behind_and_says_where_things_are(start, demo, tmp_path):
     # a checkpoint whose weights cannot be read: fails in a worker, with Ray and TransferQueue up
     model = tmp_path / "model"
     model.mkdir()
@@ -218,3 +257,4 @@ def test_an_exception_leaves_no_process_behind(start, demo, tmp_path):
     assert run.wait() != 0
     assert "Error" in run.log
     assert run.orphans() == []
+    check_last_words(run)

@@ -53,6 +53,13 @@ class TWGRPOTrainer(PPOTrainerSync):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(TWGRPOWorker)
 
+    def fit(self, agent_loop_manager: Any) -> None:
+        """verl's loop; whatever ends it, the dumps of the steps before it are on disk."""
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self._dump_executor.shutdown(wait=True)
+
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
         for uid in list(batch["uid"]):

@@ -66,7 +66,7 @@ def _position_ids(
     multi_modal_inputs: dict[str, Any],
     mm_processor_kwargs: dict[str, Any] | None = None,
 ) -> torch.Tensor:
-    """Position in the text, then ``video_positions``: int64 [1, 4, T]; verl's own for anything but a Qwen2.5-VL video."""
+    """Place in the text, then ``video_positions``: int64 [1, 4, T]; what is no Qwen2.5-VL video is left to verl."""
     video_grid_thw = multi_modal_inputs.get("video_grid_thw")
     if type(worker.processor).__name__ != PROCESSOR or video_grid_thw is None:
         return wrapped(input_ids, attention_mask, multi_modal_inputs, mm_processor_kwargs)
