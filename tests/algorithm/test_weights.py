@@ -136,10 +136,10 @@ def test_identical_responses_weigh_1_under_bfloat16_noise_and_different_ones_do_
 
 
 def test_a_range_is_degenerate_by_row_by_column_or_by_share_of_the_bound():
-    assert degenerate_range("jsd", 8) == pytest.approx(8e-3)
-    assert degenerate_range("released", 8, 152064) == pytest.approx(152.064)
-    assert degenerate_range("live", 8) == pytest.approx(1e-3)
-    just_below, just_above = torch.tensor([0.0, 7.9e-3]), torch.tensor([0.0, 8.1e-3])
+    assert degenerate_range("jsd", 8) == pytest.approx(8e-2)
+    assert degenerate_range("released", 8, 152064) == pytest.approx(1520.64)
+    assert degenerate_range("live", 8) == pytest.approx(1e-2)
+    just_below, just_above = torch.tensor([0.0, 7.9e-2]), torch.tensor([0.0, 8.1e-2])
     assert token_weights(just_below, [2] * 8).tolist() == [1.0, 1.0]
     assert token_weights(just_above, [2] * 8).tolist() == pytest.approx([1.0, 1.7])
 

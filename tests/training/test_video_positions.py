@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import verl  # noqa: F401 - loads the plugin
+from ray import cloudpickle
 from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 from verl_twgrpo.demo.checkpoint import build_processor
 from verl_twgrpo.training.video_positions import UNTOLD_RATE, video_positions
@@ -72,22 +74,28 @@ def test_positions_are_vllms(processor, pieces, tokens_per_second):
     assert torch.equal(found, expected)
 
 
-def worker(processor, tokens_per_second):
+def worker(processor, tokens_per_second, kind=AgentLoopWorker):
     """As much of verl's worker as counts positions."""
-    made = object.__new__(AgentLoopWorker)
+    made = object.__new__(kind)
     vision = SimpleNamespace(tokens_per_second=tokens_per_second)
     processor.config = SimpleNamespace(vision_config=vision)
     made.processor = processor
     return made
 
 
-def test_verls_worker_counts_them_for_padded_rows(processor):
+def as_ray_sends_it():
+    """The V1 trainer's worker class as it arrives in its actor's process."""
+    return cloudpickle.loads(cloudpickle.dumps(AgentLoopWorkerTQ.__ray_metadata__.modified_class))
+
+
+@pytest.mark.parametrize("kind", [AgentLoopWorker, as_ray_sends_it()], ids=["class", "actor"])
+def test_verls_worker_counts_them_for_padded_rows(processor, kind):
     ids, features = prompt(processor, "see ", (VIDEO, 6, 2, 2), " what?")
     left, right = 3, 2
     padded = torch.nn.functional.pad(ids, (left, right), value=processor.tokenizer.pad_token_id)[None]
     mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))[None]
     inputs = {"video_grid_thw": grids(features, "video"), "mm_token_type_ids": torch.zeros_like(padded)}
-    found = worker(processor, 2)._compute_position_ids(padded, mask, inputs)
+    found = worker(processor, 2, kind)._compute_position_ids(padded, mask, inputs)
     assert found.shape == (1, 4, padded.shape[1]) and found.dtype == torch.int64
     live = slice(left, -right)
     assert torch.equal(found[0, 1:, live], as_vllm_counts(ids, features, 2))

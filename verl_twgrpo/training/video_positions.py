@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import wrapt
 
 PROCESSOR = "Qwen2_5_VLProcessor"
 # what transformers takes for a video of unknown rate (video_utils.py, VideoMetadata), and so what vLLM gets from it
@@ -50,26 +49,28 @@ def video_positions(
 
 
 def follow_vllm(agent_loop: ModuleType) -> None:
-    """Wrap verl's ``AgentLoopWorker._compute_position_ids`` (verl/experimental/agent_loop/agent_loop.py)."""
+    """Let verl's ``AgentLoopWorker`` count them so (verl/experimental/agent_loop/agent_loop.py)."""
+    stock = agent_loop.AgentLoopWorker._compute_position_ids
 
-    def compute(wrapped, instance, args, kwargs):
-        return _position_ids(wrapped, instance, *args, **kwargs)
+    def _compute_position_ids(
+        self: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        multi_modal_inputs: dict[str, Any],
+        mm_processor_kwargs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        if type(self.processor).__name__ == PROCESSOR and multi_modal_inputs.get("video_grid_thw") is not None:
+            return _position_ids(self, input_ids, attention_mask, multi_modal_inputs)
+        return stock(self, input_ids, attention_mask, multi_modal_inputs, mm_processor_kwargs)
 
-    wrapt.wrap_function_wrapper(agent_loop, "AgentLoopWorker._compute_position_ids", compute)
+    # no proxy of wrapt's: Ray sends actor classes by value, and what arrives is the function inside the proxy
+    agent_loop.AgentLoopWorker._compute_position_ids = _compute_position_ids
 
 
 def _position_ids(
-    wrapped: Any,
-    worker: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    multi_modal_inputs: dict[str, Any],
-    mm_processor_kwargs: dict[str, Any] | None = None,
+    worker: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, multi_modal_inputs: dict[str, Any]
 ) -> torch.Tensor:
-    """Place in the text, then ``video_positions``: int64 [1, 4, T]; what is no Qwen2.5-VL video is left to verl."""
-    video_grid_thw = multi_modal_inputs.get("video_grid_thw")
-    if type(worker.processor).__name__ != PROCESSOR or video_grid_thw is None:
-        return wrapped(input_ids, attention_mask, multi_modal_inputs, mm_processor_kwargs)
+    """Place in the text, then ``video_positions``: int64 [1, 4, T] of a row [1, T]."""
     # for positions only: verl drops it here too, as the model's forward is not to get it
     multi_modal_inputs.pop("mm_token_type_ids", None)
     vision_3T = video_positions(
@@ -77,7 +78,7 @@ def _position_ids(
         worker.processor.config.vision_config.tokens_per_second,
         input_ids[0],
         attention_mask[0],
-        video_grid_thw,
+        multi_modal_inputs["video_grid_thw"],
         multi_modal_inputs.get("image_grid_thw"),
     )
     live_T = attention_mask[0].bool()
