@@ -22,7 +22,7 @@ def processor():
     return build_processor()
 
 
-def prompt(processor, *pieces):
+def prompt(processor, *pieces, dtype=torch.float32):
     """Token ids and vLLM's features of a prompt: strings are text, (token, t, h, w) a picture of merged patches."""
     ids, features = [], []
     token = processor.tokenizer.convert_tokens_to_ids
@@ -35,7 +35,7 @@ def prompt(processor, *pieces):
         name = "video" if kind == VIDEO else "image"
         data = {f"{name}_grid_thw": SimpleNamespace(data=torch.tensor([t, 2 * h, 2 * w]))}
         if name == "video":
-            seconds = torch.tensor(processor.video_processor.temporal_patch_size / UNTOLD_RATE)
+            seconds = torch.tensor(processor.video_processor.temporal_patch_size / UNTOLD_RATE, dtype=dtype)
             data["second_per_grid_ts"] = SimpleNamespace(data=seconds)
         features.append(SimpleNamespace(modality=name, data=data, mm_position=SimpleNamespace(offset=len(ids))))
         ids += [token(kind)] * (t * h * w) + [token("<|vision_end|>")]
@@ -63,14 +63,14 @@ PROMPTS = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens_per_second", [0, 1, 2, 4, 12, 25])
 @pytest.mark.parametrize("pieces", PROMPTS.values(), ids=PROMPTS)
-def test_positions_are_vllms(processor, pieces, tokens_per_second):
-    ids, features = prompt(processor, *pieces)
+def test_positions_are_vllms(processor, pieces, tokens_per_second, dtype):
+    ids, features = prompt(processor, *pieces, dtype=dtype)
     expected = as_vllm_counts(ids, features, tokens_per_second)
-    found = video_positions(
-        processor, tokens_per_second, ids, torch.ones_like(ids), grids(features, "video"), grids(features, "image")
-    )
+    pictures = grids(features, "video"), grids(features, "image")
+    found = video_positions(processor, tokens_per_second, ids, torch.ones_like(ids), *pictures, dtype)
     assert torch.equal(found, expected)
 
 
@@ -80,6 +80,7 @@ def worker(processor, tokens_per_second, kind=AgentLoopWorker):
     vision = SimpleNamespace(tokens_per_second=tokens_per_second)
     processor.config = SimpleNamespace(vision_config=vision)
     made.processor = processor
+    made.rollout_config = SimpleNamespace(dtype="float32")
     return made
 
 

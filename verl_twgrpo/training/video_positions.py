@@ -26,18 +26,19 @@ def video_positions(
     attention_mask_T: torch.Tensor,
     video_grid_thw: torch.Tensor,
     image_grid_thw: torch.Tensor | None = None,
+    rollout_dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Time, height and width of every token: int64 [3, T] (vLLM, model_executor/models/qwen2_5_vl.py).
 
     Args:
         tokens_per_second: of the model's vision configuration.
         video_grid_thw: patches of each video along time, height and width, int64 [videos, 3]; of images likewise.
+        rollout_dtype: of the model in vLLM, which keeps the seconds between patches in it as well.
     """
     from verl.models.transformers.qwen2_vl import get_rope_index
 
     seconds = processor.video_processor.temporal_patch_size / UNTOLD_RATE
-    # vLLM reads the seconds from a float32 tensor
-    scaled = float(torch.tensor(seconds, dtype=torch.float32)) * tokens_per_second / TOKENS_PER_SECOND
+    scaled = float(torch.tensor(seconds, dtype=rollout_dtype)) * tokens_per_second / TOKENS_PER_SECOND
     return get_rope_index(
         processor,
         input_ids_T,
@@ -71,6 +72,8 @@ def _position_ids(
     worker: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, multi_modal_inputs: dict[str, Any]
 ) -> torch.Tensor:
     """Place in the text, then ``video_positions``: int64 [1, 4, T] of a row [1, T]."""
+    from verl.utils.torch_dtypes import PrecisionType
+
     # for positions only: verl drops it here too, as the model's forward is not to get it
     multi_modal_inputs.pop("mm_token_type_ids", None)
     vision_3T = video_positions(
@@ -80,6 +83,7 @@ def _position_ids(
         attention_mask[0],
         multi_modal_inputs["video_grid_thw"],
         multi_modal_inputs.get("image_grid_thw"),
+        PrecisionType.to_dtype(worker.rollout_config.dtype),
     )
     live_T = attention_mask[0].bool()
     text_T = torch.ones_like(input_ids[0])
