@@ -14,6 +14,7 @@ from verl_twgrpo.demo.checkpoint import build_model, build_processor
 from verl_twgrpo.demo.warm_start import IGNORED, Examples, WarmStart, collate, warm_start
 
 PLAN = WarmStart(worlds=6, batch_size=8)
+PLACED = r"(\w+) to ([a-f][1-6])"
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,24 @@ def test_every_example_is_in_format_with_a_verdict_on_each_option_that_the_answe
         assert len(examples) == 5 * PLAN.batch_size
         for index in range(len(examples)):
             parts = re.fullmatch(r"<think>(.*)</think><answer>([A-C](?:,[A-C])*)</answer>", examples[index].response)
-            verdicts = dict(re.findall(r"([A-C]): (?:\w+ and \w+ )?(meet|miss|yes|no)\. ", parts[1]))
+            found = re.findall(rf"([A-C]): (?:{PLACED} and {PLACED} )?(meet|miss|yes|no)\. ", parts[1])
+            verdicts = {letter: verdict for letter, *_, verdict in found}
             assert sorted(verdicts) == ["A", "B", "C"]
             assert parts[2].split(",") == [k for k in "ABC" if verdicts[k] in ("meet", "yes")]
-            named = dict(re.findall(r"([A-C]): (\w+ and \w+) m", parts[1]))
-            for letter, pair in named.items():
-                first, second = pair.split(" and ")
+            for letter, first, _, second, *_ in found:
                 option = rf"\n{letter} The {first} \w+ collides with the {second} \w+"
-                assert re.search(option, examples[index].prompt)
+                assert not first or re.search(option, examples[index].prompt)
+
+
+def test_a_verdict_says_where_both_end_and_those_that_meet_end_side_by_side(processor, worlds):
+    ends = {"meet": [], "miss": []}
+    for example in map(Examples(PLAN, worlds, processor, 1, 20).__getitem__, range(160)):
+        for *placed, verdict in re.findall(rf"{PLACED} and {PLACED} (meet|miss)\. ", example.response):
+            (x, y), (u, v) = (("abcdef".index(cell[0]), int(cell[1])) for cell in (placed[1], placed[3]))
+            ends[verdict].append(max(abs(x - u), abs(y - v)))
+    # 0.24 box widths apart where they meet, at least 0.34 where they miss; a cell is 1/6 wide
+    assert max(ends["meet"]) <= 2 <= min(map(float, ends["miss"])) + 1
+    assert np.mean(ends["meet"]) + 0.5 < np.mean(ends["miss"])
 
 
 def test_the_first_stage_describes_all_objects_and_the_second_varies_in_length_and_order(processor, worlds):

@@ -2,7 +2,8 @@
 
 For the warm start, which must teach the format without teaching one length: how many objects are described, the order
 of the verdicts and their wording are drawn at random. Objects are described from left to right: the order ties the
-first colours to places in the picture, and a tiny model that gets them in random order stays blind for longer.
+first colours to places in the picture, and a tiny model that gets them in random order stays blind for longer. A verdict
+says where both objects end before it says whether they meet: from their colours alone it stays a guess.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ def response(rng: np.random.Generator, world: World, question: Question, *, obje
     """
     chosen = rng.permutation(len(world.bodies))[:objects]
     described = [_describe(world, i) for i in sorted(chosen, key=lambda i: world.bodies[i].x)]
+    # where everything ends in the world that is asked about: two objects that met lie side by side
+    ends = simulate(world, question.about if question.counterfactual else None).positions(DURATION)
     verdicts = []
     for k in rng.permutation(len(question.options)):
-        true, (first, second) = question.truth[k], question.options[k]
-        pair = world.bodies[first].colour + _AND + world.bodies[second].colour
-        verdict = _SHORT[true] if rng.random() < terse else pair + _LONG[true]
+        true = question.truth[k]
+        if rng.random() < terse:
+            verdict = _SHORT[true]
+        else:
+            pair = _AND.join(world.bodies[i].colour + _END + _cell(*ends[i]) for i in question.options[k])
+            verdict = pair + _LONG[true]
         verdicts.append(_OPTION.format(LETTERS[k]) + verdict)
     answer = ",".join(letter for letter, true in zip(LETTERS, question.truth, strict=False) if true)
     return f"<think>{''.join(described + verdicts)}</think><answer>{answer}</answer>"

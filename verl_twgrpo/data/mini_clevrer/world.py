@@ -32,8 +32,8 @@ class WorldSpec:
     radius: float = 0.12
     speed: tuple[float, float] = (0.4, 0.8)
     start_gap: float = 2.3 * 0.12
-    aim: float = 0.25
-    clearance: float = 0.06
+    aim: float = 0.2
+    clearance: float = 0.1
 
     def __post_init__(self) -> None:
         if not 3 <= self.objects <= len(COLOURS):
@@ -130,7 +130,8 @@ def draw_world(rng: np.random.Generator, spec: WorldSpec) -> World | None:
         return None
     path = rng.uniform(0.5 - spec.aim, 0.5 + spec.aim, (spec.objects, 2)) - starts
     velocity = path / np.linalg.norm(path, axis=1, keepdims=True) * rng.uniform(*spec.speed, (spec.objects, 1))
-    colours = rng.permutation(COLOURS)[: spec.objects]
+    # no more colours than objects: the fewer there are, the sooner a tiny model tells them apart
+    colours = rng.permutation(COLOURS[: spec.objects])
     shapes = rng.choice(SHAPES, spec.objects)
     world = World(
         tuple(
@@ -148,9 +149,10 @@ def draw_world(rng: np.random.Generator, spec: WorldSpec) -> World | None:
 def disguise(rng: np.random.Generator, world: World) -> World:
     """The same world seen from another side, in other colours and shapes: the same indices touch."""
     flip_x, flip_y, swap = rng.integers(2, size=3)
-    colours, shapes = rng.permutation(COLOURS), rng.choice(SHAPES, len(world.bodies))
+    colours = rng.permutation([body.colour for body in world.bodies])
+    shapes = rng.choice(SHAPES, len(world.bodies))
     bodies = []
-    for body, colour, shape in zip(world.bodies, colours, shapes, strict=False):
+    for body, colour, shape in zip(world.bodies, colours, shapes, strict=True):
         x, vx = (1 - body.x, -body.vx) if flip_x else (body.x, body.vx)
         y, vy = (1 - body.y, -body.vy) if flip_y else (body.y, body.vy)
         if swap:
