@@ -1,5 +1,6 @@
 # make demo   the whole loop on two processor cores, from nothing to a table
 # make test   every test
+# make study  TW-GRPO against GRPO on mini-CLEVRER; QUICK=1 for two arms and one seed
 # make lint   ruff
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -12,7 +13,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
 
-.PHONY: install demo test lint clean-demo
+.PHONY: install demo test study lint clean-demo
 install: $(STAMP)
 
 # torch first: asked for by another package, pip would take a CUDA build of several GB.
@@ -36,6 +37,9 @@ $(DONE): | $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+study: $(STAMP)
+	$(BIN)/verl-twgrpo study $(if $(QUICK),--quick)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,43 @@
+"""What the study compares, as overrides of ``recipe=mini_clevrer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+START = "start"
+"""The run that only evaluates the start model; it has no seed."""
+
+EXACT = "reward.custom_reward_function.reward_kwargs.mode=exact"
+
+# arm -> how it differs from recipe=mini_clevrer, which rewards softly (Eq. 7)
+ARMS: dict[str, tuple[str, ...]] = {
+    "grpo_exact": ("algorithm=grpo_token", EXACT),
+    "grpo_soft": ("algorithm=grpo_token",),
+    "tw_grpo": ("algorithm=tw_grpo",),
+    "tw_grpo_released": ("algorithm=tw_grpo_released",),
+    "tw_grpo_live": ("algorithm=tw_grpo", "algorithm.tw_grpo.divergence=live"),
+    "alpha_0": ("algorithm=tw_grpo", "algorithm.tw_grpo.alpha=0"),
+    "blind": ("algorithm=grpo_token", "data.train_files=${demo_dir}/data/train_blank.parquet"),
+}
+# once is enough: what they show is no average
+ONE_SEED = ("alpha_0", "blind")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run to make: its name, which is its folder's, and its overrides."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def plan(arms: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
+    """The start model's evaluation, then every arm with every seed; all arms of a seed before the next seed."""
+    runs = [Planned(START, ("algorithm=grpo_token", "trainer.val_only=true", "trainer.val_before_train=true"))]
+    for seed in seeds:
+        for arm in arms:
+            if arm in ONE_SEED and seed != seeds[0]:
+                continue
+            runs.append(Planned(f"{arm}-s{seed}", (*ARMS[arm], f"seed={seed}")))
+    return runs
