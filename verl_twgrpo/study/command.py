@@ -39,16 +39,24 @@ class Scale:
     overrides: tuple[str, ...] = ()
 
 
-FULL = Scale(tuple(ARMS), (1, 2, 3), 1000, 300, 500, 1000, 4000)
+FULL = Scale(
+    arms=tuple(ARMS),
+    seeds=(1, 2, 3),
+    train=1000,
+    validation=300,
+    perception_steps=500,
+    verdict_steps=1000,
+    worlds=4000,
+)
 QUICK = Scale(
-    ("grpo_soft", "tw_grpo"),
-    (1,),
-    400,
-    200,
-    400,
-    500,
-    2000,
-    ("trainer.total_training_steps=30", "trainer.test_freq=15"),
+    arms=("grpo_soft", "tw_grpo"),
+    seeds=(1,),
+    train=400,
+    validation=200,
+    perception_steps=400,
+    verdict_steps=500,
+    worlds=2000,
+    overrides=("trainer.total_training_steps=30", "trainer.test_freq=15"),
 )
 
 

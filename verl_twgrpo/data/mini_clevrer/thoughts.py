@@ -2,8 +2,8 @@
 
 For the warm start, which must teach the format without teaching one length: how many objects are described, the order
 of the verdicts and their wording are drawn at random. Objects are described from left to right: the order ties the
-first colours to places in the picture, and a tiny model that gets them in random order stays blind for longer. A verdict
-says where both objects end before it says whether they meet: from their colours alone it stays a guess.
+first colours to places in the picture, and a tiny model that gets them in random order stays blind for longer. A
+verdict says where both objects end before it says whether they meet: from their colours alone it stays a guess.
 """
 
 from __future__ import annotations
