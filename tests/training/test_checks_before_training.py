@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from verl_twgrpo.data.parquet import write_parquet
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.training.checks import check_training_config
+from verl_twgrpo.training.seeded_rollout import NAME
 
 
 @pytest.fixture
@@ -44,6 +45,15 @@ def check(*overrides):
 
 def test_a_good_configuration_passes(good):
     check(*good)
+
+
+def test_seeded_rollouts_on_the_cpu_want_whole_prompts(good):
+    seeded = f"actor_rollout_ref.rollout.agent.default_agent_loop={NAME}"
+    check(*good, seeded)
+    whole = "actor_rollout_ref.rollout.enable_chunked_prefill=false"
+    check(*good, "trainer.device=cpu", seeded, whole)
+    with pytest.raises(ValueError, match=r"default_agent_loop=seeded.*enable_chunked_prefill=False"):
+        check(*good, "trainer.device=cpu", seeded)
 
 
 def test_a_run_without_tw_grpo_is_none_of_our_business():

@@ -16,6 +16,8 @@ from verl_twgrpo.rewards.manager import settings_from_config
 from .settings import TWGRPOConfig
 
 STRATEGIES = ("fsdp", "fsdp2")
+# the name in seeded_rollout.py, which is not imported here: it pulls in verl's agent loops
+SEEDED_LOOP = "seeded_single_turn_agent"
 
 
 def check_training_config(config: DictConfig) -> None:
@@ -29,6 +31,7 @@ def check_training_config(config: DictConfig) -> None:
         return
     settings = read_settings(config.algorithm.tw_grpo)
     _check_trainer(config, settings)
+    _check_rollout_on_cpu(config)
     if settings.weighted:
         _check_weights_pass(config, settings)
     if config.reward.reward_manager.name == "multi_answer":
@@ -68,6 +71,19 @@ def _check_trainer(config: DictConfig, settings: TWGRPOConfig) -> None:
     strategy = config.actor_rollout_ref.actor.strategy
     if strategy not in STRATEGIES:
         raise ValueError(f"actor_rollout_ref.actor.strategy={strategy}: supported are {' and '.join(STRATEGIES)}")
+
+
+def _check_rollout_on_cpu(config: DictConfig) -> None:
+    """What vLLM on the CPU cannot do, and says in a worker's log only."""
+    rollout = config.actor_rollout_ref.rollout
+    if config.trainer.device != "cpu":
+        return
+    # torch's CPU generator cannot be wound back, which vLLM does after each part of a prompt
+    if rollout.agent.default_agent_loop == SEEDED_LOOP and rollout.enable_chunked_prefill:
+        raise ValueError(
+            f"actor_rollout_ref.rollout.agent.default_agent_loop={SEEDED_LOOP}: vLLM on the CPU cannot seed a prompt "
+            "that it reads in parts; set actor_rollout_ref.rollout.enable_chunked_prefill=False"
+        )
 
 
 def _check_weights_pass(config: DictConfig, settings: TWGRPOConfig) -> None:
