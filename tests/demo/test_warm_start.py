@@ -11,7 +11,7 @@ import torch
 
 from verl_twgrpo.data.mini_clevrer import Difficulty, draw
 from verl_twgrpo.demo.checkpoint import build_model, build_processor
-from verl_twgrpo.demo.warm_start import IGNORED, Examples, WarmStart, collate, warm_start
+from verl_twgrpo.demo.warm_start import IGNORED, PERCEPTION, PLAIN, VERDICTS, Examples, WarmStart, collate, warm_start
 
 PLAN = WarmStart(worlds=6, batch_size=8)
 PLACED = r"(\w+) to ([a-f][1-6])"
@@ -28,7 +28,7 @@ def worlds():
 
 
 def test_every_example_is_in_format_with_a_verdict_on_each_option_that_the_answer_repeats(processor, worlds):
-    for stage in (0, 1):
+    for stage in (PERCEPTION, PLAIN, VERDICTS):
         examples = Examples(PLAN, worlds, processor, stage, steps=5)
         assert len(examples) == 5 * PLAN.batch_size
         for index in range(len(examples)):
@@ -44,7 +44,7 @@ def test_every_example_is_in_format_with_a_verdict_on_each_option_that_the_answe
 
 def test_a_verdict_says_where_both_end_and_those_that_meet_end_side_by_side(processor, worlds):
     ends = {"meet": [], "miss": []}
-    for example in map(Examples(PLAN, worlds, processor, 1, 20).__getitem__, range(160)):
+    for example in map(Examples(PLAN, worlds, processor, VERDICTS, 20).__getitem__, range(160)):
         for *placed, verdict in re.findall(rf"{PLACED} and {PLACED} (meet|miss)\. ", example.response):
             (x, y), (u, v) = (("abcdef".index(cell[0]), int(cell[1])) for cell in (placed[1], placed[3]))
             ends[verdict].append(max(abs(x - u), abs(y - v)))
@@ -53,24 +53,25 @@ def test_a_verdict_says_where_both_end_and_those_that_meet_end_side_by_side(proc
     assert np.mean(ends["meet"]) + 0.5 < np.mean(ends["miss"])
 
 
-def test_the_first_stage_describes_all_objects_and_the_second_varies_in_length_and_order(processor, worlds):
+def test_the_stages_describe_all_objects_then_none_then_some_in_varied_length_and_order(processor, worlds):
     def words(stage):
         return [example.response for example in map(Examples(PLAN, worlds, processor, stage, 5).__getitem__, range(40))]
 
-    assert {text.count(" going ") for text in words(0)} == {4}
-    assert {text.count(" going ") for text in words(1)} == set(PLAN.described)
-    assert {"".join(re.findall(r"([A-C]): ", text)) for text in words(1)} > {"ABC", "CBA"}
-    assert len({len(processor.tokenizer(text)["input_ids"]) for text in words(1)}) >= 8
+    assert {text.count(" going ") for text in words(PERCEPTION)} == {4}
+    assert {text.count(" going ") for text in words(PLAIN)} == {0} and all("yes." not in text for text in words(PLAIN))
+    assert {text.count(" going ") for text in words(VERDICTS)} == set(PLAN.described)
+    assert {"".join(re.findall(r"([A-C]): ", text)) for text in words(VERDICTS)} > {"ABC", "CBA"}
+    assert len({len(processor.tokenizer(text)["input_ids"]) for text in words(VERDICTS)}) >= 8
 
 
 def test_both_kinds_of_question_are_asked_with_prompts_of_one_length(processor, worlds):
-    examples = [Examples(PLAN, worlds, processor, 1, 5)[index] for index in range(30)]
+    examples = [Examples(PLAN, worlds, processor, VERDICTS, 5)[index] for index in range(30)]
     assert {"Without the" in example.prompt for example in examples} == {True, False}
     assert len({len(processor.tokenizer(example.prompt)["input_ids"]) for example in examples}) == 1
 
 
 def test_descriptions_say_where_the_colour_is_in_the_frames(processor, worlds):
-    example = Examples(PLAN, worlds, processor, 0, 1)[0]
+    example = Examples(PLAN, worlds, processor, PERCEPTION, 1)[0]
     places = re.findall(r"(\w+) at (\w)(\d) going [\w-]+ to (\w)(\d)", example.response)
     assert len(places) == 4
     columns = ["abcdef".index(place[1]) for place in places]
@@ -86,15 +87,18 @@ def test_descriptions_say_where_the_colour_is_in_the_frames(processor, worlds):
 
 
 def test_example_k_is_the_same_however_many_steps_and_differs_by_stage_and_seed(processor, worlds):
-    short, long = (Examples(PLAN, worlds, processor, 1, steps) for steps in (1, 9))
+    short, long = (Examples(PLAN, worlds, processor, VERDICTS, steps) for steps in (1, 9))
     assert short[3].response == long[3].response and (short[3].video == long[3].video).all()
-    others = [Examples(PLAN, worlds, processor, 0, 1), Examples(replace(PLAN, seed=1), worlds, processor, 1, 1)]
+    others = [
+        Examples(PLAN, worlds, processor, PERCEPTION, 1),
+        Examples(replace(PLAN, seed=1), worlds, processor, VERDICTS, 1),
+    ]
     assert all((other[3].video != short[3].video).any() for other in others)
 
 
 def test_only_the_response_and_its_end_are_learnt(processor, worlds):
     processor.tokenizer.padding_side = "right"
-    examples = [Examples(PLAN, worlds, processor, 1, 1)[index] for index in range(4)]
+    examples = [Examples(PLAN, worlds, processor, VERDICTS, 1)[index] for index in range(4)]
     batch = collate(processor)(examples)
     for example, labels in zip(examples, batch["labels"], strict=True):
         assert processor.tokenizer.decode(labels[labels != IGNORED]) == example.response + "<|im_end|>"
@@ -102,8 +106,8 @@ def test_only_the_response_and_its_end_are_learnt(processor, worlds):
     assert (batch["labels"][learnt] == batch["input_ids"][learnt]).all()
 
 
-def test_a_few_steps_of_both_stages_lower_the_loss_and_are_reproducible(processor):
-    plan = replace(PLAN, perception_steps=10, verdict_steps=5, worlds=3)
+def test_a_few_steps_of_every_stage_lower_the_loss_and_are_reproducible(processor):
+    plan = replace(PLAN, perception_steps=10, plain_steps=5, verdict_steps=5, worlds=3)
     results = []
     for _ in range(2):
         model, lines = build_model(processor, seed=0), []
@@ -113,4 +117,4 @@ def test_a_few_steps_of_both_stages_lower_the_loss_and_are_reproducible(processo
     assert torch.equal(first, second) and lines == again
     losses = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert losses[-1] < losses[0] - 1
-    assert [line.split(":")[0] for line in lines] == ["perception"] * 5 + ["verdicts"] * 5
+    assert [line.split(":")[0] for line in lines] == ["perception"] * 5 + ["plain"] * 5 + ["verdicts"] * 5

@@ -43,7 +43,7 @@ def test_the_arms_differ_in_what_they_are_named_for_and_in_nothing_else():
 
 
 def test_the_seed_moves_the_order_of_questions_and_the_rollouts():
-    config = composed(Planned("tw_grpo-s3", ("algorithm=tw_grpo", "seed=3")))
+    config = composed(Planned("tw_grpo-s3", ("algorithm=tw_grpo", "data.seed=3")))
     assert config.data.seed == 3 and config.actor_rollout_ref.rollout.seed == 3
 
 
@@ -64,7 +64,7 @@ def test_blank_questions_keep_ids_and_truth(tmp_path):
     assert (blank["extra_info"], blank["reward_model"]) == (row["extra_info"], row["reward_model"])
 
 
-SCALE = command.Scale(("grpo_soft",), (1,), 1, 1, 1, 1, 1)
+SCALE = command.Scale(("grpo_soft",), (1,), 1, 1, 1, 1, 1, 1)
 
 
 def test_a_run_that_is_there_is_not_made_again_and_one_that_failed_is(tmp_path, monkeypatch, capsys):
@@ -82,7 +82,7 @@ def test_a_run_that_is_there_is_not_made_again_and_one_that_failed_is(tmp_path, 
     assert command._make(tmp_path, planned, SCALE) is None
     assert command._finished(tmp_path, planned, SCALE)
     assert not (tmp_path / "runs" / planned.name / "half").exists()
-    assert {"algorithm=grpo_token", "seed=1", "recipe=mini_clevrer"} <= set(started[-1])
+    assert {"algorithm=grpo_token", "data.seed=1", "recipe=mini_clevrer"} <= set(started[-1])
     record = json.loads((tmp_path / "runs" / planned.name / command.FINISHED).read_text())
     assert record["versions"]["verl"]
 

@@ -1,8 +1,9 @@
 """A short supervised start for the tiny model, with transformers' Trainer: the format first, and some sight.
 
-Two stages, as a model that is to answer at once stays blind for long. "Perception" describes all objects before the
-verdicts; "verdicts" describes few or none, in varied wording, half of the questions about what the video shows. The RL
-run starts from the second: its responses differ in length, and the model is unsure enough for groups to have a spread.
+In stages, as a model that is to answer at once stays blind for long. "Perception" describes all objects before the
+verdicts; "plain" (not in the demo, which is short) has verdicts only, all worded alike: there the model learns to see
+where objects end; "verdicts" describes few or none, in varied wording. The RL run starts from the last: its responses
+differ in length, and the model is unsure enough for groups to have a spread. Half of all questions are counterfactual.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ IGNORED = -100
 class WarmStart:
     """How long and on what; the defaults are the demo's. ``worlds`` are drawn once and shown from all sides.
 
-    ``terse`` is the share of brief verdicts in the second stage, ``described`` the numbers of objects it chooses from.
+    ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from.
     """
 
     perception_steps: int = 250
+    plain_steps: int = 0
     verdict_steps: int = 150
     batch_size: int = 16
     worlds: int = 1000
@@ -54,6 +56,12 @@ class WarmStart:
     described: tuple[int, ...] = (0, 0, 0, 1, 2, 4)
     seed: int = 0
     difficulty: Difficulty = field(default_factory=Difficulty)
+
+
+# The stages, in the order in which they run.
+PERCEPTION, PLAIN, VERDICTS = "perception", "plain", "verdicts"
+# What tells their random numbers apart.
+_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2}
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Examples(Dataset):
     """Examples of one stage: number k depends on the plan, the stage and k only."""
 
     def __init__(
-        self, plan: WarmStart, worlds: list[World], processor: Qwen2_5_VLProcessor, stage: int, steps: int
+        self, plan: WarmStart, worlds: list[World], processor: Qwen2_5_VLProcessor, stage: str, steps: int
     ) -> None:
         self.plan, self.worlds, self.processor, self.stage = plan, worlds, processor, stage
         self.count = steps * plan.batch_size
@@ -78,16 +86,15 @@ class Examples(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        plan, rng = self.plan, np.random.default_rng([self.plan.seed, self.stage, index])
+        plan, rng = self.plan, np.random.default_rng([self.plan.seed, _STREAMS[self.stage], index])
         while True:
             world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])
             question = draw_question(rng, world, plan.difficulty.options, counterfactual=bool(rng.random() < 0.5))
             if any(question.truth):
                 break
-        if self.stage == 0:
-            text = response(rng, world, question, objects=len(world.bodies), terse=0.0)
-        else:
-            text = response(rng, world, question, objects=int(rng.choice(plan.described)), terse=plan.terse)
+        objects = {PERCEPTION: (len(world.bodies),), PLAIN: (0,), VERDICTS: plan.described}[self.stage]
+        terse = plan.terse if self.stage == VERDICTS else 0.0
+        text = response(rng, world, question, objects=int(rng.choice(objects)), terse=terse)
         item = to_item(Draw(world, question, 0), str(index), "warm_start", "not written")
         return Example(frames(world), prompt_text(self.processor, PROMPTS[prompt_name(item)].render(item)), text)
 
@@ -157,9 +164,9 @@ def warm_start(
     """Train ``model`` in place, on the CPU."""
     worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
     padding_side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "right"
-    stages = (("perception", plan.perception_steps), ("verdicts", plan.verdict_steps))
+    stages = {PERCEPTION: plan.perception_steps, PLAIN: plan.plain_steps, VERDICTS: plan.verdict_steps}
     with tempfile.TemporaryDirectory() as folder:
-        for stage, (name, steps) in enumerate(stages):
+        for stage, steps in stages.items():
             if not steps:
                 continue
             arguments = TrainingArguments(
@@ -191,7 +198,7 @@ def warm_start(
                 arguments,
                 train_dataset=Examples(plan, worlds, processor, stage, steps),
                 data_collator=collate(processor),
-                callbacks=[_Report(name, report)],
+                callbacks=[_Report(stage, report)],
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()

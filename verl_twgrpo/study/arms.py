@@ -39,5 +39,5 @@ def plan(arms: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
         for arm in arms:
             if arm in ONE_SEED and seed != seeds[0]:
                 continue
-            runs.append(Planned(f"{arm}-s{seed}", (*ARMS[arm], f"seed={seed}")))
+            runs.append(Planned(f"{arm}-s{seed}", (*ARMS[arm], f"data.seed={seed}")))
     return runs

@@ -34,6 +34,7 @@ class Scale:
     train: int
     validation: int
     perception_steps: int
+    plain_steps: int
     verdict_steps: int
     worlds: int
     overrides: tuple[str, ...] = ()
@@ -44,8 +45,9 @@ FULL = Scale(
     seeds=(1, 2, 3),
     train=1000,
     validation=300,
-    perception_steps=500,
-    verdict_steps=1000,
+    perception_steps=400,
+    plain_steps=800,
+    verdict_steps=200,
     worlds=4000,
 )
 QUICK = Scale(
@@ -54,7 +56,8 @@ QUICK = Scale(
     train=400,
     validation=200,
     perception_steps=400,
-    verdict_steps=500,
+    plain_steps=500,
+    verdict_steps=150,
     worlds=2000,
     overrides=("trainer.total_training_steps=30", "trainer.test_freq=15"),
 )
@@ -82,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         {"train": scale.train, "validation": scale.validation, "seed": 0},
         WarmStart(
             perception_steps=scale.perception_steps,
+            plain_steps=scale.plain_steps,
             verdict_steps=scale.verdict_steps,
             batch_size=32,
             worlds=scale.worlds,
@@ -103,7 +107,7 @@ def _overrides(root: Path, planned: Planned, scale: Scale) -> list[str]:
     return [
         "recipe=mini_clevrer",
         f"demo_dir={root}",
-        f"run_name={planned.name}",
+        f"trainer.experiment_name={planned.name}",
         # its own Ray: two of them run side by side
         "+ray_kwargs.ray_init.address=local",
         f"ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR={folder}/tensorboard",
