@@ -43,7 +43,8 @@ IGNORED = -100
 class WarmStart:
     """How long and on what; the defaults are the demo's. ``worlds`` are drawn once and shown from all sides.
 
-    ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from.
+    ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from,
+    ``verdict_rate`` its learning rate as a part of ``learning_rate``: low, it varies the wording and keeps the sight.
     """
 
     perception_steps: int = 250
@@ -52,6 +53,7 @@ class WarmStart:
     batch_size: int = 16
     worlds: int = 1000
     learning_rate: float = 2e-3
+    verdict_rate: float = 1.0
     terse: float = 0.15
     described: tuple[int, ...] = (0, 0, 0, 1, 2, 4)
     seed: int = 0
@@ -173,7 +175,7 @@ def warm_start(
                 folder,
                 max_steps=steps,
                 per_device_train_batch_size=plan.batch_size,
-                learning_rate=plan.learning_rate,
+                learning_rate=plan.learning_rate * (plan.verdict_rate if stage == VERDICTS else 1.0),
                 adam_beta2=0.98,
                 weight_decay=0.01,
                 max_grad_norm=1.0,

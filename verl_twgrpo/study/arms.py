@@ -33,11 +33,8 @@ class Planned:
 
 
 def plan(arms: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
-    """The start model's evaluation, then every arm with every seed; all arms of a seed before the next seed."""
+    """The start model's evaluation, then all arms of a seed before the next seed, then those that run once."""
     runs = [Planned(START, ("algorithm=grpo_token", "trainer.val_only=true", "trainer.val_before_train=true"))]
-    for seed in seeds:
-        for arm in arms:
-            if arm in ONE_SEED and seed != seeds[0]:
-                continue
-            runs.append(Planned(f"{arm}-s{seed}", (*ARMS[arm], f"data.seed={seed}")))
-    return runs
+    often, once = ([arm for arm in arms if (arm in ONE_SEED) is single] for single in (False, True))
+    pairs = [*((arm, seed) for seed in seeds for arm in often), *((arm, seeds[0]) for arm in once)]
+    return runs + [Planned(f"{arm}-s{seed}", (*ARMS[arm], f"data.seed={seed}")) for arm, seed in pairs]

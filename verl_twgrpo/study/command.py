@@ -46,8 +46,8 @@ FULL = Scale(
     train=1000,
     validation=300,
     perception_steps=400,
-    plain_steps=800,
-    verdict_steps=200,
+    plain_steps=1000,
+    verdict_steps=150,
     worlds=4000,
 )
 QUICK = Scale(
@@ -59,7 +59,7 @@ QUICK = Scale(
     plain_steps=500,
     verdict_steps=150,
     worlds=2000,
-    overrides=("trainer.total_training_steps=30", "trainer.test_freq=15"),
+    overrides=("trainer.total_training_steps=30",),
 )
 
 
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             plain_steps=scale.plain_steps,
             verdict_steps=scale.verdict_steps,
             batch_size=32,
+            verdict_rate=0.25,
             worlds=scale.worlds,
         ),
     )

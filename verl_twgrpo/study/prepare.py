@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 
 from verl_twgrpo.data.atomic import whole_file
 from verl_twgrpo.data.digest import video_digest
+from verl_twgrpo.data.frames import prepare_all, videos_of
 from verl_twgrpo.data.mini_clevrer.render import FRAMES, SIZE, write_mp4
+from verl_twgrpo.data.parquet import read_rows
 from verl_twgrpo.demo.command import SPLITS, make_data, make_model, once
 from verl_twgrpo.demo.warm_start import WarmStart
 
@@ -20,12 +22,15 @@ BLANK = "mini_clevrer_blank"
 
 
 def prepare(root: Path, questions: dict[str, int], plan: WarmStart) -> None:
-    """Make ``root/data`` and ``root/model`` unless they are there. Raises ``ValueError`` if made with other settings.
+    """Make ``root/data``, its decoded ``root/frames`` and ``root/model`` unless they are there.
+
+    Raises ``ValueError`` if one was made with other settings.
 
     Args:
         questions: how many of each split, and "seed".
     """
     once(root, "data", questions, lambda folder: _make_data(folder, questions))
+    once(root, "frames", questions, lambda folder: _make_frames(folder, sorted((root / "data").glob("*.parquet"))))
     once(root, "model", asdict(plan), lambda folder: make_model(folder, plan))
 
 
@@ -35,6 +40,14 @@ def _make_data(folder: Path, questions: dict[str, int]) -> None:
     write_mp4(np.full((FRAMES, SIZE, SIZE, 3), 128, dtype=np.uint8), video)
     for split in SPLITS:
         write_blank(folder / f"{split}.parquet", folder / f"{split}_blank.parquet", video)
+
+
+def _make_frames(folder: Path, files: list[Path]) -> None:
+    """Decode every video of ``files``: a rollout has no time for that. Raises ``ValueError`` naming one that failed."""
+    videos = videos_of(row for file in files for row in read_rows(file))
+    failed = [result for result in prepare_all(videos, folder, ray=False) if result.state == "failed"]
+    if failed:
+        raise ValueError(f"{failed[0].video}: {failed[0].reason}")
 
 
 def write_blank(source: Path, target: Path, video: Path) -> None:
