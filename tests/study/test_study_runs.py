@@ -1,6 +1,7 @@
 """The study's runs: which there are, that they compose, and that a study that was cut off goes on."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,11 +9,13 @@ import pytest
 import verl  # noqa: F401 - loads the plugin
 from omegaconf import OmegaConf
 
+from verl_twgrpo.data.frame_cache import FrameCache
+from verl_twgrpo.demo.warm_start import WarmStart
 from verl_twgrpo.planning.command import compose_run
 from verl_twgrpo.rewards.manager import settings_from_config
 from verl_twgrpo.study import command
 from verl_twgrpo.study.arms import ARMS, ONE_SEED, START, Planned, plan
-from verl_twgrpo.study.prepare import BLANK, write_blank
+from verl_twgrpo.study.prepare import BLANK, prepare, write_blank
 
 
 def composed(planned):
@@ -62,6 +65,20 @@ def test_blank_questions_keep_ids_and_truth(tmp_path):
     assert blank["data_source"] == BLANK
     assert blank["videos"][0]["video"] == str(video) and blank["videos"][0]["digest"] != "x"
     assert (blank["extra_info"], blank["reward_model"]) == (row["extra_info"], row["reward_model"])
+
+
+def test_what_the_recipe_reads_is_made_once(tmp_path, capsys):
+    untrained = WarmStart(perception_steps=0, plain_steps=0, verdict_steps=0, worlds=1)
+    for _ in range(2):
+        prepare(tmp_path, {"train": 2, "validation": 1, "seed": 0}, untrained)
+    assert capsys.readouterr().out.count("there already") == 3
+    config = compose_run(["recipe=mini_clevrer", f"demo_dir={tmp_path}"])
+    assert (Path(config.actor_rollout_ref.model.path) / "config.json").is_file()
+    cache = FrameCache(config.data.frame_cache, 14)
+    seen, blank = (pq.read_table(file).to_pylist() for file in config.data.val_files)
+    assert all(video in cache for row in [*seen, *blank] for video in row["videos"])
+    frames_TCHW, _ = cache.get(blank[0]["videos"][0])
+    assert frames_TCHW.float().std() < 3 < cache.get(seen[0]["videos"][0])[0].float().std()
 
 
 SCALE = command.Scale(("grpo_soft",), (1,), 1, 1, 1, 1, 1, 1)
