@@ -81,6 +81,8 @@ def test_differences_are_paired_by_question_and_seed(whole_study):
         ("tw_grpo", "seen", "grpo_soft", "seen"),
         ("alpha_0", "seen", "grpo_soft", "seen"),
         ("start", "seen", "start", "blank"),
+        ("grpo_soft", "seen", "grpo_soft", "blank"),
+        ("tw_grpo", "seen", "tw_grpo", "blank"),
         ("grpo_soft", "seen", "blind", "blank"),
     }
     row = only(rows, first="tw_grpo", second="grpo_soft", questions="all")

@@ -149,7 +149,8 @@ def difference_rows(study: Study) -> list[DifferenceRow]:
     shown = {arm: BLANK if arm == BLIND else SEEN for arm in study.arms()}
     pairs = [((arm, frames), (START, frames)) for arm, frames in shown.items()]
     pairs += [((first, SEEN), (second, SEEN)) for first, second in PAIRS]
-    pairs += [((START, SEEN), (START, BLANK)), (("grpo_soft", SEEN), (BLIND, BLANK))]
+    pairs += [((arm, SEEN), (arm, BLANK)) for arm in (START, "grpo_soft", "tw_grpo")]
+    pairs += [(("grpo_soft", SEEN), (BLIND, BLANK))]
     return [row for first, second in pairs for row in _differences(study, first, second)]
 
 

@@ -46,8 +46,8 @@ FULL = Scale(
     train=1000,
     validation=300,
     perception_steps=400,
-    plain_steps=1000,
-    verdict_steps=150,
+    plain_steps=1200,
+    verdict_steps=350,
     worlds=4000,
 )
 QUICK = Scale(
@@ -57,9 +57,9 @@ QUICK = Scale(
     validation=200,
     perception_steps=400,
     plain_steps=500,
-    verdict_steps=150,
+    verdict_steps=250,
     worlds=2000,
-    overrides=("trainer.total_training_steps=30",),
+    overrides=("trainer.total_training_steps=24",),
 )
 
 
