@@ -1,10 +1,15 @@
-"""What all tests share."""
+"""What all tests share: real data beside the checkout, and a tiny Qwen2.5-VL inside verl's FSDP2 engine."""
 
 from __future__ import annotations
 
+import os
+import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from tensordict import TensorDict
 
 from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 
@@ -20,3 +25,174 @@ def fixtures_dir() -> Path:
     if not SHARED_FIXTURES.is_dir():
         pytest.skip(f"the shared fixtures are not beside this checkout ({SHARED_FIXTURES})")
     return SHARED_FIXTURES
+
+
+VOCABULARY = 97
+TINY = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def process_group():
+    """A group of one rank over gloo, as a worker has it."""
+    import verl  # noqa: F401 - the plugin first: it makes torchvision importable
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("cpu:gloo", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
+    """A tiny Qwen2.5-VL with its own head ("untied"), one with the embedding as head ("tied"), a text model."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
+    folders = {}
+    for name in ("untied", "tied"):
+        torch.manual_seed(0)
+        config = Qwen2_5_VLConfig(
+            text_config=TINY | {"tie_word_embeddings": name == "tied"},
+            vision_config={
+                "depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 1, "out_hidden_size": 64,
+                "fullatt_block_indexes": [0],
+            },
+            image_token_id=90, video_token_id=91, vision_start_token_id=92, vision_end_token_id=93,
+            tie_word_embeddings=name == "tied", initializer_range=0.3,
+        )  # fmt: skip
+        folder = tmp_path_factory.mktemp(name)
+        Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+        _tokenizer(PreTrainedTokenizerFast).save_pretrained(folder)
+        folders[name] = folder
+    folders["text"] = tmp_path_factory.mktemp("text")
+    text = TINY | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    Qwen2ForCausalLM(Qwen2Config(**text, initializer_range=0.3)).save_pretrained(folders["text"])
+    _tokenizer(PreTrainedTokenizerFast).save_pretrained(folders["text"])
+    return folders
+
+
+def _tokenizer(cls):
+    from tokenizers import Tokenizer, models
+
+    words = {f"t{k}": k for k in range(VOCABULARY)}
+    return cls(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="t2")), eos_token="t1", pad_token="t0")
+
+
+@dataclass
+class Batch:
+    """Rows of a batch: prompt and response token ids, group ids, and whether verl added the row as padding."""
+
+    prompts: list[torch.Tensor]
+    responses: list[torch.Tensor]
+    uids: list[str]
+    padding: list[bool]
+
+    def tensordict(self, text: bool = False, **settings) -> TensorDict:
+        """As a worker gets it: jagged tensors, the uid as a non-tensor column, settings as non-tensor data.
+
+        ``text`` gives position ids of one dimension, as a model without a vision tower takes them.
+        """
+        from verl.utils import tensordict_utils as tu
+
+        def jagged(rows):
+            return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+        masks = [torch.full_like(r, 0 if pad else 1) for r, pad in zip(self.responses, self.padding, strict=True)]
+        whole = [torch.cat(pair) for pair in zip(self.prompts, self.responses, strict=True)]
+        offsets = torch.tensor([0] + [len(row) for row in whole]).cumsum(0)
+        positions = torch.cat([torch.arange(len(row)).expand(4, -1) for row in whole], dim=1)
+        data = tu.get_tensordict(
+            {
+                "prompts": jagged(self.prompts),
+                "responses": jagged(self.responses),
+                "input_ids": jagged(whole),
+                "response_mask": jagged(masks),
+                "loss_mask": jagged(masks),
+                "uid": list(self.uids),
+            }
+        )
+        data["position_ids"] = (
+            torch.nested.nested_tensor_from_jagged(positions[0], offsets)
+            if text
+            else torch.nested.nested_tensor_from_jagged(positions, offsets, jagged_dim=2)
+        )
+        tu.assign_non_tensor(data, **settings)
+        return data
+
+
+@pytest.fixture
+def ragged_batch() -> Batch:
+    """Three groups of 3, 2 and 1 rows, out of order, of unequal lengths, and one synthetic padding row."""
+    generator = torch.Generator().manual_seed(1)
+
+    def tokens(count):
+        return torch.randint(3, 80, (count,), generator=generator)
+
+    uids = ["a", "b", "a", "pad", "c", "b", "a"]
+    prompts = {"a": tokens(7), "b": tokens(5), "c": tokens(9), "pad": tokens(11)}
+    lengths = [6, 9, 4, 1, 5, 3, 8]
+    return Batch([prompts[u] for u in uids], [tokens(n) for n in lengths], uids, [u == "pad" for u in uids])
+
+
+@pytest.fixture
+def make_engine(checkpoints, process_group):
+    """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``."""
+    from omegaconf import OmegaConf
+    from verl.trainer.config import CheckpointConfig
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+
+    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", attributes=None, **model):
+        model_config = omega_conf_to_dataclass(
+            OmegaConf.create(
+                {
+                    "path": str(checkpoints[head]),
+                    "use_remove_padding": False,
+                    "enable_gradient_checkpointing": False,
+                    "override_config": {"attn_implementation": "sdpa"},
+                    **model,
+                }
+            ),
+            HFModelConfig,
+        )
+        engine_config = FSDPEngineConfig(
+            strategy=strategy,
+            use_torch_compile=False,
+            model_dtype=dtype,
+            mixed_precision={"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+            micro_batch_size_per_gpu=1,
+            infer_micro_batch_size_per_gpu=1,
+            use_dynamic_bsz=False,
+        )
+        for name, value in (attributes or {}).items():
+            setattr(cls, name, value)
+        engine = cls(
+            model_config=model_config,
+            engine_config=engine_config,
+            optimizer_config=FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
+            checkpoint_config=CheckpointConfig(),
+        )
+        engine.initialize()
+        return engine
+
+    return make

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from verl_twgrpo import __version__, cli, doctor
+from verl_twgrpo import __version__, cli
+from verl_twgrpo.doctor import checks as doctor
 
 
 def commands(table, path=()):

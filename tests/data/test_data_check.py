@@ -9,10 +9,10 @@ import pytest
 
 from verl_twgrpo.data import command
 from verl_twgrpo.data.check import check, prompt_counter, table
-from verl_twgrpo.data.digest import video_digest
-from verl_twgrpo.data.frame_cache import FrameCache
-from verl_twgrpo.data.frames import prepare_all, videos_of
 from verl_twgrpo.data.parquet import FrameLimits, read_rows, write_parquet, write_rows
+from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.digest import video_digest
+from verl_twgrpo.video.fill import prepare_all, videos_of
 
 LIMITS = FrameLimits(nframes=4)
 
@@ -121,7 +121,7 @@ def test_prompt_lengths_are_those_of_verls_own_filter(sound, checkpoint, qwen_pr
     from verl.utils.tokenizer import build_multimodal_processor_inputs
 
     from verl_twgrpo.data.check import frames_shape
-    from verl_twgrpo.data.video import prepare_video
+    from verl_twgrpo.video.decode import prepare_video
 
     sound[1]["videos"][0].update(nframes=6, max_pixels=4 * 784)
     sound[3]["prompt"][0]["content"] += " and more"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from verl_twgrpo.data import command
-from verl_twgrpo.data.frame_cache import FrameCache
 from verl_twgrpo.data.parquet import read_parquet, read_rows
+from verl_twgrpo.video.cache import FrameCache
 
 ANNOTATIONS = Path(__file__).parent / "annotations"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_twgrpo.data import frames as frames_module
-from verl_twgrpo.data import video as video_module
-from verl_twgrpo.data.digest import video_digest
-from verl_twgrpo.data.frame_cache import FrameCache
-from verl_twgrpo.data.frames import prepare, prepare_all, report, videos_of
 from verl_twgrpo.data.parquet import FrameLimits, read_rows, write_parquet
-from verl_twgrpo.data.video import prepare_video
+from verl_twgrpo.video import decode as video_module
+from verl_twgrpo.video import fill as frames_module
+from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.decode import prepare_video
+from verl_twgrpo.video.digest import video_digest
+from verl_twgrpo.video.fill import prepare, prepare_all, report, videos_of
 
 
 def entry(path, nframes=4, tokens=128, digest=None) -> dict:

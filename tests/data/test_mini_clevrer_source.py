@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from verl_twgrpo.data.mini_clevrer import Difficulty, WorldSpec, draw, generate
-from verl_twgrpo.data.mini_clevrer.questions import draw_question
-from verl_twgrpo.data.mini_clevrer.render import FRAMES, FRAMES_PER_SECOND, SIZE, frames
-from verl_twgrpo.data.mini_clevrer.source import SPLITS
+from verl_twgrpo.mini_clevrer.world import Difficulty, WorldSpec, draw, generate
+from verl_twgrpo.mini_clevrer.world.questions import draw_question
+from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, SIZE, frames
+from verl_twgrpo.mini_clevrer.world.source import SPLITS
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from verl_twgrpo.data.mini_clevrer.world import Body, World, WorldSpec, draw_world, simulate
+from verl_twgrpo.mini_clevrer.world.physics import Body, World, WorldSpec, draw_world, simulate
 
 
 def stepped(world: World, without: int | None = None, steps: int = 4000) -> tuple[set[tuple[int, int]], np.ndarray]:

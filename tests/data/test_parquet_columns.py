@@ -127,7 +127,7 @@ def test_verl_loads_the_file_and_its_processor_builds_a_prompt(make_item, make_v
 
     from verl.utils.tokenizer import build_multimodal_processor_inputs
 
-    from verl_twgrpo.data.video import prepare_video
+    from verl_twgrpo.video.decode import prepare_video
 
     text = qwen_processor.apply_chat_template(row["raw_prompt"], add_generation_prompt=True, tokenize=False)
     inputs = build_multimodal_processor_inputs(qwen_processor, text=[text], videos=[prepare_video(turn["content"][0])])

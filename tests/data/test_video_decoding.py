@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_twgrpo.data import video as video_module
-from verl_twgrpo.data.video import VideoError, frame_size, prepare_video, probe, read_frames, sample_indices
 from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.video import decode as video_module
+from verl_twgrpo.video.decode import VideoError, frame_size, prepare_video, probe, read_frames, sample_indices
 
 LIMITS = {"min_pixels": 4 * 784, "max_pixels": 128 * 784}
 

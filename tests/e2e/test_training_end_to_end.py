@@ -167,7 +167,7 @@ def shortened(start, demo, tmp_path_factory):
         "trainer.total_training_steps=2",
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops}",
         "actor_rollout_ref.rollout.agent.default_agent_loop=short_groups",
-        "data.custom_cls.path=pkg://verl_twgrpo.training.frames",
+        "data.custom_cls.path=pkg://verl_twgrpo.video.dataset",
         "data.custom_cls.name=CachedFramesDataset",
         f"+data.frame_cache={folder}/frames",
         f"data.train_files={folder}/train.parquet",

@@ -19,7 +19,7 @@ LIMITS = FrameLimits(nframes=8, max_pixels=16 * 28 * 28)
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    from verl_twgrpo.demo.checkpoint import build_model, build_processor
+    from verl_twgrpo.mini_clevrer.model.checkpoint import build_model, build_processor
 
     folder = tmp_path_factory.mktemp("checkpoint")
     processor = build_processor()

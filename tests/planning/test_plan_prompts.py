@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits, read_rows, write_rows
-from verl_twgrpo.data.video import frame_size
 from verl_twgrpo.planning.prompts import PromptCost, check_budget, most_video_tokens, prompt_cost, video_tokens
 from verl_twgrpo.planning.resources import pixel_bytes
+from verl_twgrpo.video.decode import frame_size
 
 PAPER = FrameLimits()
 

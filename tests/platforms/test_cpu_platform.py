@@ -105,7 +105,7 @@ def test_a_working_torchvision_is_left_alone():
 def test_pyav_reads_where_torchcodec_cannot_load():
     import qwen_vl_utils.vision_process as vision
 
-    from verl_twgrpo.data.video import read_frames
+    from verl_twgrpo.video.decode import read_frames
 
     assert vision.VIDEO_READER_BACKENDS["pyav"] is read_frames
     try:

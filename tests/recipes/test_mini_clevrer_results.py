@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_twgrpo.study.arms import plan
-from verl_twgrpo.study.command import FULL, _overrides
+from verl_twgrpo.mini_clevrer.study.arms import plan
+from verl_twgrpo.mini_clevrer.study.command import FULL, _overrides
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "mini_clevrer"
 

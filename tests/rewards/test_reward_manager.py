@@ -17,7 +17,7 @@ from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.metric_utils import process_validation_metrics
 from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
 
-from verl_twgrpo.rewards.benchmark import make_tokenizer
+from verl_twgrpo.bench.reward import make_tokenizer
 from verl_twgrpo.rewards.manager import MultiAnswerRewardManager, settings_from_config
 from verl_twgrpo.rewards.scoring import RewardSettings, compute_score
 
@@ -216,7 +216,7 @@ def test_a_dump_of_verl_holds_the_result_and_the_name_of_its_row(tmp_path):
 
 
 def test_the_rewards_import_neither_verl_nor_torch():
-    modules = ", ".join(f"verl_twgrpo.rewards.{name}" for name in ("answers", "truth", "scoring", "benchmark"))
+    modules = ", ".join(f"verl_twgrpo.rewards.{name}" for name in ("answers", "truth", "scoring"))
     code = f"import {modules}, sys; print({{'verl', 'torch', 'verl_twgrpo.data'}} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert process.stdout == "set()\n"

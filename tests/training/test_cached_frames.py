@@ -12,9 +12,9 @@ from qwen_vl_utils import vision_process
 from transformers import Qwen2VLVideoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from verl_twgrpo.data.frame_cache import FrameCache
-from verl_twgrpo.data.video import prepare_video
-from verl_twgrpo.training.frames import CachedFramesDataset
+from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.dataset import CachedFramesDataset
+from verl_twgrpo.video.decode import prepare_video
 
 ROLLOUTS = 8
 

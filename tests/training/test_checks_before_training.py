@@ -92,7 +92,7 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
 
 
 def test_a_frame_cache_that_is_not_there_is_named(good, tmp_path):
-    frames = ["data.custom_cls.path=pkg://verl_twgrpo.training.frames", "data.custom_cls.name=CachedFramesDataset"]
+    frames = ["data.custom_cls.path=pkg://verl_twgrpo.video.dataset", "data.custom_cls.name=CachedFramesDataset"]
     with pytest.raises(FileNotFoundError, match=r"data\.frame_cache=None: no such folder"):
         check(*good, *frames)
     check(*good, *frames, f"+data.frame_cache={tmp_path}")

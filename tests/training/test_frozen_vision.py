@@ -8,7 +8,7 @@ from tensordict import NonTensorStack
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from verl_twgrpo.training.engine import TWGRPOEngine
+from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
 from verl_twgrpo.training.vision import freeze_vision_tower, vision_towers
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verl_twgrpo.algorithm import chunked_group_divergence
-from verl_twgrpo.training.group_pass import GroupPass, Row
+from verl_twgrpo.training.engines.group_pass import GroupPass, Row
 
 
 def row(length, seed):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_twgrpo.data.digest import video_digests
-from verl_twgrpo.data.frame_cache import FrameCache
 from verl_twgrpo.data.parquet import from_row
-from verl_twgrpo.data.video import VideoError, frame_size, probe
 from verl_twgrpo.rewards import check_gold
+from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.decode import VideoError, frame_size, probe
+from verl_twgrpo.video.digest import video_digests
 
 Rows = Sequence[Mapping[str, Any]]
 SHOWN_PER_KIND = 10

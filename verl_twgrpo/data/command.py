@@ -84,10 +84,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.atomic import refuse_existing
     from verl_twgrpo.data.convert import convert
     from verl_twgrpo.data.parquet import write_parquet
     from verl_twgrpo.data.sources import SOURCES
+    from verl_twgrpo.files import ensure_absent
 
     made = args.source == "mini_clevrer"
     split = args.split or ("train" if made else SOURCES[args.source].SPLIT)
@@ -97,7 +97,7 @@ def _convert(args: argparse.Namespace) -> int:
         min_pixels=args.min_frame_tokens * TOKEN_PIXELS,
     )
     out = Path(args.out) / f"{args.source}-{split}.parquet"
-    refuse_existing([out], args.force)
+    ensure_absent([out], args.force)
     left_out: list[tuple[str, str]] = []
     if made:
         items = _make_mini_clevrer(args, split)
@@ -118,7 +118,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _make_mini_clevrer(args: argparse.Namespace, split: str) -> list:
-    from verl_twgrpo.data.mini_clevrer import generate
+    from verl_twgrpo.mini_clevrer.world import generate
     from verl_twgrpo.rewards import validate
 
     if args.annotations or args.videos:
@@ -129,11 +129,11 @@ def _make_mini_clevrer(args: argparse.Namespace, split: str) -> list:
 
 
 def _invert(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.atomic import refuse_existing
     from verl_twgrpo.data.parquet import read_parquet, read_rows, to_row, write_rows
+    from verl_twgrpo.files import ensure_absent
 
     out = Path(args.out)
-    refuse_existing([out], args.force)
+    ensure_absent([out], args.force)
     # each row keeps the frame limits that it was converted with
     limits = [
         FrameLimits(**{field.name: row["videos"][0][field.name] for field in dataclasses.fields(FrameLimits)})
@@ -148,9 +148,9 @@ def _invert(args: argparse.Namespace) -> int:
 
 def _inverted(items: list, args: argparse.Namespace, out: Path) -> list:
     """The items after inversion; the audit is written beside ``out`` and its first table printed."""
-    from verl_twgrpo.data.atomic import whole_file
     from verl_twgrpo.data.audit import audit, to_markdown
     from verl_twgrpo.data.inversion import invert_all
+    from verl_twgrpo.files import atomic_write
     from verl_twgrpo.rewards import validate
 
     outcomes = invert_all(items, seed=args.seed, paper_compatible=args.paper_compatible)
@@ -158,7 +158,7 @@ def _inverted(items: list, args: argparse.Namespace, out: Path) -> list:
     report = audit(outcomes)
     _write_json(report, out.with_suffix(".audit.json"))
     page = to_markdown(report)
-    with whole_file(out.with_suffix(".audit.md")) as part:
+    with atomic_write(out.with_suffix(".audit.md")) as part:
         part.write_text(page, encoding="utf-8")
     print(page.split("## ")[0].strip())
     print(f"audit: {out.with_suffix('.audit.md')}")
@@ -166,8 +166,8 @@ def _inverted(items: list, args: argparse.Namespace, out: Path) -> list:
 
 
 def _frames(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.frames import prepare_all, report, videos_of
     from verl_twgrpo.data.parquet import read_rows
+    from verl_twgrpo.video.fill import prepare_all, report, videos_of
 
     videos = videos_of(row for file in args.files for row in read_rows(file))
     results = prepare_all(videos, args.cache, image_patch_size=args.patch_size, workers=args.workers, ray=args.ray)
@@ -184,8 +184,8 @@ def _frames(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.check import check, prompt_counter, table
-    from verl_twgrpo.data.frame_cache import FrameCache
     from verl_twgrpo.data.parquet import read_rows
+    from verl_twgrpo.video.cache import FrameCache
 
     training = {file: read_rows(file) for file in args.files}
     validation = {file: read_rows(file) for file in args.validation}
@@ -209,13 +209,13 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _write_fixed(files: dict[str, list], findings: list, folder: Path, force: bool) -> None:
-    from verl_twgrpo.data.atomic import refuse_existing
     from verl_twgrpo.data.parquet import write_rows
+    from verl_twgrpo.files import ensure_absent
 
     names = [Path(file).name for file in files]
     if len(set(names)) < len(names):
         raise ValueError(f"--fix {folder}: two of the files have the same name")
-    refuse_existing([folder / name for name in names], force)
+    ensure_absent([folder / name for name in names], force)
     for file, rows in files.items():
         found = [finding for finding in findings if finding.file == file]
         bad = {finding.row for finding in found}
@@ -226,7 +226,7 @@ def _write_fixed(files: dict[str, list], findings: list, folder: Path, force: bo
 
 
 def _write_json(value: Any, path: Path) -> None:
-    from verl_twgrpo.data.atomic import whole_file
+    from verl_twgrpo.files import atomic_write
 
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

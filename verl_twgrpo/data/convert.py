@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from verl_twgrpo.data.digest import video_digests
 from verl_twgrpo.data.reading import read_annotations
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.data.sources import SOURCES, LeftOut
+from verl_twgrpo.data.sources import SOURCES, Skipped
 from verl_twgrpo.rewards import validate
+from verl_twgrpo.video.digest import video_digests
 
 
 @dataclass
@@ -82,7 +82,7 @@ def convert(
     result = Conversion()
     seen: dict[str, tuple[str, Item]] = {}
     for where, found in _found(source, annotations, split):
-        if isinstance(found, LeftOut):
+        if isinstance(found, Skipped):
             result.leave_out(found.reason, found.id)
             continue
         if found.id in seen:
@@ -106,7 +106,7 @@ def convert(
     return result
 
 
-def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | LeftOut]]:
+def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped]]:
     for where, row in read_annotations(annotations, split):
         try:
             for found in SOURCES[source].convert(row, split):

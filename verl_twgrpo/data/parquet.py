@@ -13,9 +13,9 @@ import datasets
 import pyarrow.parquet
 from datasets import Value
 
-from verl_twgrpo.data.atomic import refuse_existing, whole_file
 from verl_twgrpo.data.prompts import messages
 from verl_twgrpo.data.schema import Item
+from verl_twgrpo.files import atomic_write, ensure_absent
 
 # one visual token of Qwen2.5-VL covers 28 x 28 pixels: 14 x 14 patches, merged 2 x 2
 TOKEN_PIXELS = 28 * 28
@@ -143,8 +143,8 @@ def write_rows(rows: Sequence[dict[str, Any]], path: str | Path, *, force: bool 
     path = Path(path)
     if not rows:
         raise ValueError(f"{path}: no items to write (verl cannot train on an empty file)")
-    refuse_existing([path], force)
-    with whole_file(path) as part:
+    ensure_absent([path], force)
+    with atomic_write(path) as part:
         datasets.Dataset.from_list(list(rows), features=_FEATURES).to_parquet(part)
     return path
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from verl_twgrpo.data.atomic import refuse_existing, whole_file
+from verl_twgrpo.files import atomic_write, ensure_absent
 from verl_twgrpo.rewards.answers import leniency_names
 
 from .metrics import PARSER_RULES, Comparison, Score, compare, evaluate, stored_deviations
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the tables; 0 if every row was read, 1 otherwise. Raises ``ValueError`` for files without predictions."""
     if args.json:
-        refuse_existing([args.json], args.force)
+        ensure_absent([args.json], args.force)
     if all(Path(path).suffix == ".json" for path in args.predictions) and not args.baseline:
         summaries = [summary for path in args.predictions for summary in read_summaries(path)]
         print(_summary_table(summaries), end="")
@@ -178,6 +178,6 @@ def _plain(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _write(path: str | None, report: dict[str, Any]) -> None:
     if path:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"\nwritten: {path}")

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     config = compose_run(args.overrides)
     try:
         missing = check_run(config)
-        from .lines import plan_lines
+        from verl_twgrpo.planning.summary import plan_lines
 
         lines, notes = plan_lines(config)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a key of another engine
@@ -66,9 +66,8 @@ def check_run(config: DictConfig) -> str | None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
+    from verl_twgrpo.planning.batches import check_sampling_and_clip
     from verl_twgrpo.training.checks import check_checkpoint, check_training_config
-
-    from .batches import check_sampling_and_clip
 
     missing = None
     try:

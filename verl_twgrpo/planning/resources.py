@@ -16,7 +16,7 @@ def weights_pass_bytes(device: str, rows_per_chunk: int | None, n: int, vocabula
 
 
 def waiting_bytes(n: int, response_length: int, hidden: int) -> int:
-    """Hidden states of one group in bfloat16, from its first row until its last (``training/group_pass.py``)."""
+    """Hidden states of one group in bfloat16, from its first row until its last (``engines/group_pass.py``)."""
     return 2 * n * response_length * hidden
 
 

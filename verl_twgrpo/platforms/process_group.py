@@ -8,7 +8,7 @@ import torch.distributed
 import wrapt
 
 
-def name_gloo_once(module: ModuleType) -> None:
+def deduplicate_gloo_backend(module: ModuleType) -> None:
     """Wrap both initialisers of verl/utils/distributed.py: they ask for "cpu:gloo,cpu:gloo", which torch refuses."""
     for name in ("initialize_global_process_group", "initialize_global_process_group_ray"):
         wrapt.wrap_function_wrapper(module, name, _with_mended_backend)

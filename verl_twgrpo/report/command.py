@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from verl_twgrpo.data.atomic import refuse_existing, whole_file
+from verl_twgrpo.files import atomic_write, ensure_absent
 
 FIGURES = {
     "reward.png": "Reward mean, and spread of rewards within a group (Fig. 3a)",
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE)]
-    refuse_existing(every_file, args.force)
+    ensure_absent(every_file, args.force)
     runs = read_runs(args.runs)
     # an older report's file that this one does not replace would pass for a part of it
     for path in every_file:
@@ -116,5 +116,5 @@ def _page(names: list[str], command: str, drawn: list[str], table: str, heat_map
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

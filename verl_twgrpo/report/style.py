@@ -14,7 +14,7 @@ matplotlib.use("Agg")  # files only: works without a display
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from verl_twgrpo.data.atomic import whole_file  # noqa: E402
+from verl_twgrpo.files import atomic_write  # noqa: E402
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, for readers with any colour vision; blue and vermilion first."""
@@ -56,6 +56,6 @@ def save(figure: Figure, path: Path, runs: Sequence[str], command: str) -> None:
     """Write the figure as PNG with the names of its runs and its command below it and in its metadata."""
     note = f"{', '.join(runs)}  ·  {command}"
     figure.supxlabel(textwrap.fill(note, 150), x=0.01, ha="left", fontsize=6.5, color="#777777")
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", metadata={"Title": path.stem, "Source": note})
     plt.close(figure)

@@ -20,15 +20,14 @@ from verl.utils.seqlen_balancing import calculate_workload, log_seqlen_unbalance
 from verl.workers.utils.padding import response_from_nested
 
 from verl_twgrpo.algorithm import token_weights
-
-from .balance import check_groups_whole, order_rows
-from .columns import as_list
-from .dump import dump_step
-from .engine import PASS_KEY
-from .losses import WEIGHTS_FIELD
-from .metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
-from .settings import TWGRPOConfig
-from .worker import TWGRPOWorker
+from verl_twgrpo.training.balance import check_groups_whole, order_rows
+from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.training.dump import dump_step
+from verl_twgrpo.training.engines.fsdp import PASS_KEY
+from verl_twgrpo.training.losses import WEIGHTS_FIELD
+from verl_twgrpo.training.metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.settings import TWGRPOConfig
+from verl_twgrpo.training.worker import TWGRPOWorker
 
 
 @register_trainer("tw_grpo")

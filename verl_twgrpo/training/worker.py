@@ -9,8 +9,8 @@ from typing import Any
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
-from .engine import MODEL_TYPE, TWGRPOEngine
-from .losses import TokenWeightedLoss
+from verl_twgrpo.training.engines.fsdp import MODEL_TYPE, TWGRPOEngine
+from verl_twgrpo.training.losses import TokenWeightedLoss
 
 
 class TWGRPOTrainingWorker(TrainingWorker):

@@ -1,11 +1,11 @@
 """The sources: one module each, with ``convert(row, split)``, its usual ``SPLIT`` and ``UNIQUE_VIDEO_NAMES``.
 
 ``UNIQUE_VIDEO_NAMES``: a video is known by its file name alone, in whatever folder it lies.
-mini_clevrer is not here: it has no annotations, it makes its videos (see ``verl_twgrpo.data.mini_clevrer``).
+mini_clevrer is not here: it has no annotations, it makes its videos (see ``verl_twgrpo.mini_clevrer.world``).
 """
 
 from verl_twgrpo.data.sources import clevrer, mmvu, mvbench, nextgqa, star, tempcompass, videomme
-from verl_twgrpo.data.sources.fields import LeftOut
+from verl_twgrpo.data.sources.fields import Skipped
 
 SOURCES = {
     "clevrer": clevrer,
@@ -17,4 +17,4 @@ SOURCES = {
     "videomme": videomme,
 }
 
-__all__ = ["SOURCES", "LeftOut"]
+__all__ = ["SOURCES", "Skipped"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
-from verl_twgrpo.data.sources.fields import LeftOut, digest_id, letters, text
+from verl_twgrpo.data.sources.fields import Skipped, digest_id, letters, text
 
 SPLIT = "train"
 UNIQUE_VIDEO_NAMES = True
@@ -24,7 +24,7 @@ _OPTION_LINE = re.compile(r"\(?([A-Z])[.):]*\s+(\S.*)")
 _VERDICTS = {"correct": True, "wrong": False}
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The items of one row; raises ``ValueError`` naming question and field."""
     if "problem" in row:
         yield _released(row, split)
@@ -37,14 +37,14 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
         try:
             kind = text(question, "question_type")
             if kind != "counterfactual":
-                yield LeftOut(f"question_type {kind}")
+                yield Skipped(f"question_type {kind}")
                 continue
             yield _official(question, f"{scene}_{number}", video, split)
         except ValueError as error:
             raise ValueError(f"question_id {number}: {error}") from None
 
 
-def _official(question: Mapping[str, Any], identity: str, video: str, split: str) -> Item | LeftOut:
+def _official(question: Mapping[str, Any], identity: str, video: str, split: str) -> Item | Skipped:
     choices = question.get("choices")
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"choices: need a list, got {choices!r}")
@@ -54,7 +54,7 @@ def _official(question: Mapping[str, Any], identity: str, video: str, split: str
             raise ValueError(f"choices: answer: need correct or wrong, got {verdict!r} (the test set has none)")
     answers = frozenset(letter for letter, v in zip(LETTERS, verdicts, strict=False) if _VERDICTS[v])
     if not answers:
-        return LeftOut("no choice is correct", identity)
+        return Skipped("no choice is correct", identity)
     return Item(
         id=identity,
         source="clevrer",
@@ -67,7 +67,7 @@ def _official(question: Mapping[str, Any], identity: str, video: str, split: str
     )
 
 
-def _released(row: Mapping[str, Any], split: str) -> Item | LeftOut:
+def _released(row: Mapping[str, Any], split: str) -> Item | Skipped:
     problem, video = text(row, "problem"), text(row, "video")
     lines = [line.strip() for line in problem.splitlines() if line.strip()]
     first = len(lines)
@@ -80,7 +80,7 @@ def _released(row: Mapping[str, Any], split: str) -> Item | LeftOut:
     identity = digest_id(video, problem)
     solution = row.get("solution")
     if isinstance(solution, str) and not solution.replace("<answer>", "").replace("</answer>", "").strip():
-        return LeftOut("no choice is correct", identity)
+        return Skipped("no choice is correct", identity)
     return Item(
         id=identity,
         source="clevrer",

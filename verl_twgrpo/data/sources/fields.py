@@ -16,7 +16,7 @@ _ANSWER = re.compile(r"(?:<answer>)?\s*(.*?)\s*(?:</answer>)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Skipped:
     """A question that is not converted, and why. Without an ``id`` it is counted only, not listed."""
 
     reason: str
@@ -75,7 +75,7 @@ def digest_id(video: str, question: str) -> str:
     return f"{PurePosixPath(video).stem}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
 
 
-def released(row: Mapping[str, Any], source: str, split: str, *, question_type: str = "") -> Item | LeftOut:
+def released(row: Mapping[str, Any], source: str, split: str, *, question_type: str = "") -> Item | Skipped:
     """An item from the form that Video-R1 and the released code share.
 
     Fields: problem, options ["A. ..", ..], solution "<answer>A</answer>", video (Video-R1: path), problem_id, and
@@ -87,7 +87,7 @@ def released(row: Mapping[str, Any], source: str, split: str, *, question_type: 
     identity = text(row, "problem_id") if "problem_id" in row else digest_id(video, question)
     kind = row.get("problem_type", "multiple choice")
     if kind != "multiple choice":
-        return LeftOut(f"problem_type {kind!r} has no options", identity)
+        return Skipped(f"problem_type {kind!r} has no options", identity)
     return Item(
         id=identity,
         source=source,

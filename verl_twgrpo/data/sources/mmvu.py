@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
-from verl_twgrpo.data.sources.fields import LeftOut, letters, released, text
+from verl_twgrpo.data.sources.fields import Skipped, letters, released, text
 
 SPLIT = "validation"
 UNIQUE_VIDEO_NAMES = False
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     if "choices" not in row:
         yield released(row, "mmvu", split)
@@ -25,7 +25,7 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
     identity = text(row, "id")
     kind = text(row, "question_type")
     if kind != "multiple-choice":
-        yield LeftOut(f"question_type {kind!r} has no options", identity)
+        yield Skipped(f"question_type {kind!r} has no options", identity)
         return
     choices = row["choices"]
     if not isinstance(choices, Mapping) or sorted(choices) != list(LETTERS[: len(choices)]):

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.data.sources.fields import LeftOut, digest_id, letter_of_text, options, released, text
+from verl_twgrpo.data.sources.fields import Skipped, digest_id, letter_of_text, options, released, text
 
 SPLIT = "test"
 UNIQUE_VIDEO_NAMES = False
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     if "candidates" not in row:
         yield released(row, "mvbench", split)

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
-from verl_twgrpo.data.sources.fields import LeftOut, letter_of_text, letters, options, released, text
+from verl_twgrpo.data.sources.fields import Skipped, letter_of_text, letters, options, released, text
 
 SPLIT = "validation"
 UNIQUE_VIDEO_NAMES = True
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     if isinstance(row.get("question"), Mapping):
         row = row["question"]

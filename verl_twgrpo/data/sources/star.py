@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.data.sources.fields import LeftOut, letter_of_text, letters, options, released, text
+from verl_twgrpo.data.sources.fields import Skipped, letter_of_text, letters, options, released, text
 
 SPLIT = "train"
 UNIQUE_VIDEO_NAMES = True
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     if "question_id" in row:
         yield _official(row, split)

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
-from verl_twgrpo.data.sources.fields import LeftOut, digest_id, options, released, text
+from verl_twgrpo.data.sources.fields import Skipped, digest_id, options, released, text
 
 SPLIT = "test"
 UNIQUE_VIDEO_NAMES = True
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The items of one row; raises ``ValueError`` naming the field."""
     if "key" in row and "value" in row:  # an entry of the official object
         if not isinstance(row["value"], Mapping):

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.data.sources.fields import LeftOut, letters, options, text
+from verl_twgrpo.data.sources.fields import Skipped, letters, options, text
 
 SPLIT = "test"
 UNIQUE_VIDEO_NAMES = True
 
 
-def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | LeftOut]:
+def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     if isinstance(row.get("question"), Mapping):  # the released logs
         row = row["question"]

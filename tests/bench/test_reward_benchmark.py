@@ -1,0 +1,43 @@
+"""``verl-twgrpo bench reward`` measures the real worker, and says so in a table."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import verl  # noqa: F401  first, as the plugins that it loads may have to mend torchvision
+
+from verl_twgrpo.bench import reward as benchmark
+from verl_twgrpo.rewards import compute_score
+
+
+def bench(*arguments):
+    parser = argparse.ArgumentParser()
+    benchmark.add_arguments(parser)
+    return benchmark.run(parser.parse_args(arguments))
+
+
+def test_the_table_shows_hundreds_of_rollouts_a_second_per_worker(capsys):
+    assert bench("--rollouts", "100", "--words", "100") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("100 rollouts of ")
+    rates = {line[:30].strip(): [float(cell.replace(",", "")) for cell in line[30:].split()] for line in lines[2:]}
+    assert set(rates) == {"compute_score, strict", "compute_score, lenient", "manager, token ids to scores"}
+    for median, lowest, highest in rates.values():
+        assert 200 < lowest <= median <= highest
+
+
+def test_the_corpus_is_seeded_and_holds_answers_of_every_kind():
+    corpus = benchmark.make_corpus(200, 50, seed=1)
+    assert corpus == benchmark.make_corpus(200, 50, seed=1) != benchmark.make_corpus(200, 50, seed=2)
+    strict = [compute_score(**rollout) for rollout in corpus]
+    lenient = [compute_score(**rollout, lenient=True) for rollout in corpus]
+    assert 0 < sum(score["parsed"] for score in strict) < sum(score["parsed"] for score in lenient) == 200
+    assert {score["n_truth"] for score in strict} == {1, 2, 3}
+    assert len({score["score"] for score in strict}) > 3
+
+
+@pytest.mark.parametrize("argument", ["--rollouts", "--words"])
+def test_an_empty_corpus_is_refused(argument):
+    with pytest.raises(ValueError, match=f"^{argument}: 0 is too small"):
+        bench(argument, "0")

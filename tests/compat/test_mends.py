@@ -1,0 +1,56 @@
+"""verl's bugs that would stop a run, each shown first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+
+from verl_twgrpo.compat.equal_lengths import ragged_last
+
+
+def positions(lengths):
+    return [torch.arange(n).expand(4, -1) + 10 * k for k, n in enumerate(lengths)]
+
+
+def as_verl_stores_them(lengths):
+    """Stacked where all lengths agree, jagged otherwise (verl/utils/tensordict_utils.py)."""
+    return tu.list_of_dict_to_tensordict([{"position_ids": p} for p in positions(lengths)])
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 7, 3], [4, 4], [4], [6]])
+def test_rows_keep_their_position_ids(lengths):
+    data = as_verl_stores_them(lengths)
+    # on its way through the queue a batch becomes a jagged tensor again, row by row
+    rows = [row for row in (data["position_ids"].unbind() if len(set(lengths)) == 1 else positions(lengths))]
+    data = TensorDict({"position_ids": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}, len(lengths))
+    tu.maybe_fix_3d_position_ids(data)
+    picked = tu.index_select_tensor_dict(data, torch.arange(len(lengths) - 1, -1, -1))
+    for row, expected in zip(picked["position_ids"].unbind(), reversed(positions(lengths)), strict=True):
+        assert torch.equal(row, expected)
+
+
+def test_without_the_mend_equal_lengths_fail():
+    data = TensorDict({"position_ids": torch.nested.as_nested_tensor(positions([5, 5, 5]), layout=torch.jagged)}, 3)
+    tu.maybe_fix_3d_position_ids.__wrapped__(data)
+    with pytest.raises(RuntimeError):
+        tu.index_select_tensor_dict(data, torch.arange(3))
+
+
+def test_a_dense_tensor_becomes_jagged():
+    dense = torch.stack(positions([6, 6]))
+    for row, expected in zip(ragged_last(dense).unbind(), positions([6, 6]), strict=True):
+        assert torch.equal(row, expected)
+
+
+def test_a_row_without_a_picture_passes_a_vision_language_model(checkpoints):
+    from transformers import AutoModelForImageTextToText
+    from verl.models.transformers import qwen2_vl
+
+    model = AutoModelForImageTextToText.from_pretrained(checkpoints["untied"])
+    ids = torch.arange(3, 9)[None]
+    embeds, _ = qwen2_vl._get_input_embeds(model.model, ids)
+    assert torch.equal(embeds, model.get_input_embeddings()(ids))
+    with pytest.raises(AttributeError, match="mean"):
+        qwen2_vl._get_input_embeds.__wrapped__(model.model, ids)

@@ -1,0 +1,114 @@
+"""``verl-twgrpo bench reward``: rollouts a second that one reward worker scores, on a corpus that it makes itself."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from verl_twgrpo.rewards.scoring import compute_score
+
+SENTENCE = "the red cube moves towards the blue sphere and collides with the rubber cylinder before it leaves ."
+ANSWERS = ("<answer>{}</answer>", "<answer>{},</answer>", "<answer> {} </answer>", "Final answer: {}", "{}")
+PASSES = 5
+
+
+def make_corpus(n_rollouts: int, n_words: int, seed: int) -> list[dict[str, Any]]:
+    """Rollouts as ``compute_score`` takes them: ``n_words`` of thinking on average, well-formed answers and others."""
+    draw = random.Random(seed)
+    corpus = []
+    for index in range(n_rollouts):
+        thinking = " ".join(draw.choices(SENTENCE.split(), k=draw.randint(n_words // 2, n_words * 3 // 2)))
+        letters = ", ".join(sorted(draw.sample("ABCD", draw.randint(1, 4))))
+        corpus.append(
+            {
+                "data_source": "bench",
+                "solution_str": f"<think>\n{thinking}\n</think>\n{draw.choice(ANSWERS).format(letters)}",
+                "ground_truth": ",".join(sorted(draw.sample("ABCD", draw.randint(1, 3)))),
+                "extra_info": {"id": str(index), "options": ["first", "second", "third", "fourth"]},
+            }
+        )
+    return corpus
+
+
+def make_tokenizer(texts: list[str]) -> Any:
+    """A byte-level BPE tokenizer learnt from the texts, as a transformers fast tokenizer: nothing is downloaded."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=2000, show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer)
+
+
+def worker_pass(corpus: list[dict[str, Any]]) -> Callable[[], None]:
+    """One pass of verl's reward worker over the corpus, from token ids to scores, without Ray."""
+    import torch
+    from omegaconf import OmegaConf
+    from verl import DataProto
+
+    from verl_twgrpo.rewards.manager import MultiAnswerRewardManager
+
+    tokenizer = make_tokenizer([rollout["solution_str"] for rollout in corpus[:100]])
+    manager = MultiAnswerRewardManager(OmegaConf.create({"reward": {}}), tokenizer)
+    rows = []
+    for rollout in corpus:
+        response_ids_1T = torch.tensor([tokenizer.encode(rollout["solution_str"])])
+        rows.append(
+            DataProto.from_dict(
+                tensors={"responses": response_ids_1T, "attention_mask": torch.ones_like(response_ids_1T)},
+                non_tensors={
+                    "data_source": [rollout["data_source"]],
+                    "reward_model": [{"ground_truth": rollout["ground_truth"]}],
+                    "extra_info": [rollout["extra_info"]],
+                },
+            )
+        )
+
+    async def score_all() -> None:
+        await asyncio.gather(*map(manager.run_single, rows))
+
+    return lambda: asyncio.run(score_all())
+
+
+def measure(one_pass: Callable[[], None], n_rollouts: int) -> list[float]:
+    """Rollouts a second of each of ``PASSES`` passes after one warm-up, lowest first."""
+    one_pass()
+    rates = []
+    for _ in range(PASSES):
+        start = time.perf_counter()
+        one_pass()
+        rates.append(n_rollouts / (time.perf_counter() - start))
+    return sorted(rates)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rollouts", type=int, default=2000, help="rollouts in the corpus (default: %(default)s)")
+    parser.add_argument("--words", type=int, default=200, help="mean words of thinking (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the rates. Raises ``ValueError`` for an empty corpus."""
+    for name in ("rollouts", "words"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name}: {getattr(args, name)} is too small, need at least 1")
+    corpus = make_corpus(args.rollouts, args.words, args.seed)
+    passes: dict[str, Callable[[], None]] = {
+        "compute_score, strict": lambda: [compute_score(**rollout) for rollout in corpus],
+        "compute_score, lenient": lambda: [compute_score(**rollout, lenient=True) for rollout in corpus],
+        "manager, token ids to scores": worker_pass(corpus),
+    }
+    n_chars = statistics.mean(len(rollout["solution_str"]) for rollout in corpus)
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    print(f"{args.rollouts} rollouts of {n_chars:.0f} characters on average; one worker is one process ({machine})")
+    print(f"{'':30}{'rollouts/s: median':>20}{'lowest':>10}{'highest':>10}")
+    for name, one_pass in passes.items():
+        rates = measure(one_pass, args.rollouts)
+        print(f"{name:30}{statistics.median(rates):>20,.0f}{rates[0]:>10,.0f}{rates[-1]:>10,.0f}")
+    return 0

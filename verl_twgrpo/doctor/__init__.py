@@ -1,0 +1,1 @@
+"""What a machine, or each node of a cluster, lacks for training."""

@@ -1,0 +1,94 @@
+"""``verl-twgrpo demo prepare``: videos and questions, then a tiny checkpoint that has learnt to answer in format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from verl_twgrpo.files import atomic_write
+
+SPLITS = ("train", "validation")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder to fill, and how much of everything."""
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder for data/ and model/")
+    parser.add_argument("--train", type=int, default=200, help="training questions, each with its own video")
+    parser.add_argument("--validation", type=int, default=50, help="validation questions, from other worlds")
+    parser.add_argument("--perception-steps", type=int, default=250, help="warm start: steps that describe all objects")
+    parser.add_argument("--verdict-steps", type=int, default=150, help="warm start: steps that answer as RL will")
+    parser.add_argument("--worlds", type=int, default=1000, help="warm start: worlds to draw, shown from all sides")
+    parser.add_argument("--seed", type=int, default=0, help="seed of worlds, weights and warm start")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what is not there yet.
+
+    Raises ``ValueError`` if a part is there that was made with other settings.
+    """
+    from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
+
+    data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
+    plan = WarmStart(
+        perception_steps=args.perception_steps, verdict_steps=args.verdict_steps, worlds=args.worlds, seed=args.seed
+    )
+    once(args.out, "data", data, lambda folder: make_data(folder, data))
+    once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan))
+    return 0
+
+
+def once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path], None]) -> None:
+    """Make ``out/part`` unless its settings, written when it is complete, say that it is there."""
+    folder, record = out / part, out / f"{part}.json"
+    settings = json.loads(json.dumps(settings))
+    if record.exists() and folder.is_dir():
+        made = json.loads(record.read_text())
+        if made != settings:
+            differ = ", ".join(key for key in settings if made.get(key) != settings[key])
+            raise ValueError(f"{folder} was made with other settings ({differ}); remove it or give another --out")
+        print(f"{folder}: there already")
+        return
+    start = time.perf_counter()
+    make(folder)
+    with atomic_write(record) as file:
+        file.write_text(json.dumps(settings, indent=1) + "\n")
+    print(f"{folder}: made in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def make_data(folder: Path, settings: dict[str, int]) -> None:
+    """Questions and videos of every split; ``settings`` says how many of each, and "seed"."""
+    import datasets
+
+    from verl_twgrpo.data.parquet import FrameLimits, write_parquet
+    from verl_twgrpo.mini_clevrer.world import generate
+    from verl_twgrpo.mini_clevrer.world.render import FRAMES, SIZE
+    from verl_twgrpo.rewards import validate
+
+    datasets.disable_progress_bars()
+    limits = FrameLimits(nframes=FRAMES, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE)
+    for split in SPLITS:
+        items = generate(folder, split, settings[split], settings["seed"])
+        validate(items)
+        path = write_parquet(items, folder / f"{split}.parquet", limits=limits, force=True)
+        dropped = sum(item.provenance["dropped"] for item in items)
+        print(f"{path}: {len(items)} questions, {dropped} without a true option dropped", flush=True)
+
+
+def make_model(folder: Path, plan: Any) -> None:
+    """A checkpoint of the tiny model after its warm start (a ``WarmStart``)."""
+    from transformers.utils import logging
+
+    from verl_twgrpo.mini_clevrer.model.checkpoint import build_model, build_processor, write_checkpoint
+    from verl_twgrpo.mini_clevrer.model.warm_start import warm_start
+
+    logging.disable_progress_bar()
+    processor = build_processor()
+    model = build_model(processor, plan.seed)
+    print(f"{folder}: warm start of {model.num_parameters() / 1e6:.2f} million parameters", flush=True)
+    warm_start(model, processor, plan, report=lambda line: print(line, flush=True))
+    write_checkpoint(model, processor, folder)

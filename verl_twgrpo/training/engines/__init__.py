@@ -1,0 +1,1 @@
+"""verl's engines with the head pass inside."""

@@ -1,0 +1,78 @@
+"""A run that dies says where its dumps and its last whole checkpoint are, and how it goes on."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wrapt
+from omegaconf import DictConfig, OmegaConf
+
+# what verl and this package write while they train -> its setting
+DUMPS = {
+    "token weights": "algorithm.tw_grpo.dump_dir",
+    "rollouts": "trainer.rollout_data_dir",
+    "validation": "trainer.validation_data_dir",
+}
+# The driver's module goes by the first name if it was started by `python -m`.
+DRIVERS = ("__main__", "verl.trainer.main_ppo")
+
+
+def install_exit_summary(config: DictConfig) -> None:
+    """Let verl's ``run_ppo`` (verl/trainer/main_ppo.py), which is called next, end with ``exit_summary`` if it fails.
+
+    This is the driver, which lives longest: Ctrl-C and SIGTERM reach it, while Ray kills the trainer's actor.
+    """
+    if OmegaConf.select(config, "algorithm.tw_grpo") is None:
+        return
+    for name in DRIVERS:
+        driver = sys.modules.get(name)
+        if callable(getattr(driver, "run_ppo", None)) and not isinstance(driver.run_ppo, wrapt.FunctionWrapper):
+            wrapt.wrap_function_wrapper(driver, "run_ppo", _say_if_it_fails)
+
+
+def _say_if_it_fails(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    config = args[0] if args else kwargs["config"]
+    try:
+        return wrapped(*args, **kwargs)
+    except BaseException:  # Ctrl-C, and SystemExit, which Ray makes of SIGTERM
+        # at exit, that is, below the traceback, whoever prints it
+        atexit.register(lambda: print("\n".join(exit_summary(config, sys.orig_argv)), file=sys.stderr, flush=True))
+        raise
+
+
+def exit_summary(config: DictConfig, command: Sequence[str]) -> list[str]:
+    """The lines: every dump's folder and its newest file, the last whole checkpoint, and ``command`` that resumes."""
+    lines = ["", "The run ended before it was done. What it leaves:"]
+    for what, key in DUMPS.items():
+        folder = OmegaConf.select(config, key)
+        lines.append(f"  {what:<14} {_newest(Path(folder)) if folder else f'not kept ({key} is not set)'}")
+    checkpoint = last_checkpoint(Path(config.trainer.default_local_dir))
+    lines.append(f"  {'checkpoint':<14} {checkpoint or 'no whole one yet'}")
+    again = [*command, *([] if config.trainer.resume_mode == "auto" else ["trainer.resume_mode=auto"])]
+    lines.append("It goes on from there with:" if checkpoint else "It starts again with:")
+    return [*lines, f"  cd {shlex.quote(os.getcwd())} && {shlex.join(again)}"]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that verl would resume from: the one that its tracker file, written last, names.
+
+    None if that one has lost its weights: verl deletes an old checkpoint's before it writes the tracker anew.
+    """
+    tracker = folder / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return None
+    checkpoint = folder / f"global_step_{tracker.read_text().strip()}"
+    return checkpoint.absolute() if (checkpoint / "actor").is_dir() else None
+
+
+def _newest(folder: Path) -> str:
+    files = [file for file in folder.glob("*") if file.is_file()] if folder.is_dir() else []
+    if not files:
+        return f"{folder.absolute()}: nothing yet"
+    return f"{folder.absolute()}: {len(files)} files, the newest {max(files, key=lambda f: f.stat().st_mtime).name}"

@@ -1,0 +1,102 @@
+"""Prepared frames on disk, one file a video and way of sampling it: written once, read by every step of training."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from verl_twgrpo.files import atomic_write
+from verl_twgrpo.video.digest import video_digest
+
+Frames = tuple[torch.Tensor, dict[str, Any]]
+
+
+class FrameCache:
+    """Frames by content of the video file, sampling and pixel limits: a moved video is found, a changed one is not.
+
+    ``get`` keeps the last ``keep`` videos in memory, so that the rollouts of one prompt share one tensor; ``reads``
+    counts the files that were read. Safe to use from several threads.
+    """
+
+    def __init__(self, folder: str | Path, image_patch_size: int = 14, keep: int = 16) -> None:
+        self.folder = Path(folder)
+        self.image_patch_size = image_patch_size
+        self.reads = 0
+        self._keep = keep
+        self._recent: OrderedDict[Path, Frames] = OrderedDict()
+        self._digests: dict[tuple[str, int, int], str] = {}
+        self._lock = threading.Lock()
+
+    def path(self, video: Mapping[str, Any]) -> Path:
+        """Where the frames of ``video`` lie: a dict with nframes, min_pixels, max_pixels and digest (or video)."""
+        digest = video.get("digest") or self._digest(str(video["video"]).removeprefix("file://"))
+        sampling = f"{video['nframes']}f-{video['min_pixels']}-{video['max_pixels']}px-{self.image_patch_size}"
+        return self.folder / digest[:2] / f"{digest}-{sampling}.safetensors"
+
+    def __contains__(self, video: Mapping[str, Any]) -> bool:
+        return self.path(video).is_file()
+
+    def get(self, video: Mapping[str, Any]) -> Frames:
+        """Frames as uint8 [T, 3, height, width] and their metadata, as ``prepare_video`` gives them, without decoding.
+
+        The tensor is shared: do not write to it. Raises ``FileNotFoundError`` if the frames were not prepared.
+        """
+        path = self.path(video)
+        with self._lock:
+            if path not in self._recent:
+                self._recent[path] = self._read(path, video)
+                self.reads += 1
+            self._recent.move_to_end(path)
+            frames = self._recent[path]
+            while len(self._recent) > self._keep:
+                self._recent.popitem(last=False)
+        return frames
+
+    def notes(self, video: Mapping[str, Any]) -> list[str]:
+        """What was noted about ``video`` when its frames were prepared."""
+        with self._opened(self.path(video), video) as file:
+            return json.loads(file.metadata()["about"])["notes"]
+
+    def shape(self, video: Mapping[str, Any]) -> tuple[int, ...]:
+        """(T, 3, height, width) of the frames of ``video``, without reading them."""
+        with self._opened(self.path(video), video) as file:
+            return tuple(file.get_slice("frames").get_shape())
+
+    def put(self, video: Mapping[str, Any], frames: torch.Tensor, metadata: dict[str, Any], notes: list[str]) -> None:
+        """Store frames; they appear whole or not at all, also if the machine stops in between."""
+        # one entry: safetensors writes several in random order, and the same frames shall give the same bytes
+        about = {"about": json.dumps({"metadata": metadata, "notes": notes})}
+        with atomic_write(self.path(video)) as part:
+            save_file({"frames": frames.contiguous()}, part, metadata=about)
+
+    def _read(self, path: Path, video: Mapping[str, Any]) -> Frames:
+        with self._opened(path, video) as file:
+            return file.get_tensor("frames"), json.loads(file.metadata()["about"])["metadata"]
+
+    def _opened(self, path: Path, video: Mapping[str, Any]) -> Any:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{video['video']}: not in the frame cache {self.folder} with {video['nframes']} frames of "
+                f"{video['min_pixels']} to {video['max_pixels']} pixels; run `verl-twgrpo data frames`"
+            )
+        try:
+            return safe_open(path, "pt")
+        except SafetensorError as error:
+            raise OSError(f"{path}: damaged ({error}); delete it and run `verl-twgrpo data frames` again") from None
+
+    def _digest(self, path: str) -> str:
+        """Digest of a video whose row has none, computed once for a file of this size and age."""
+        stat = os.stat(path)
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = video_digest(path)
+        return self._digests[key]

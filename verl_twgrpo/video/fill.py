@@ -1,0 +1,123 @@
+"""Decode the videos of parquet files into a frame cache: in parallel, resumable, here or over a Ray cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.decode import VideoError, prepare_video, probe
+from verl_twgrpo.video.digest import video_digest
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of one video. ``state`` is "decoded", "cached" (was there already) or "failed", with ``reason``."""
+
+    video: str
+    state: str
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def videos_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The different videos of the rows of parquet files, each with its sampling, in order of appearance."""
+    found = {tuple(sorted(video.items())): dict(video) for row in rows for video in row["videos"]}
+    return list(found.values())
+
+
+def prepare(video: Mapping[str, Any], cache: FrameCache) -> Decoded:
+    """Decode one video into the cache unless it is there. A video that cannot be used is reported, not raised."""
+    path = video["video"]
+    try:
+        if video["digest"] and video in cache:
+            return Decoded(path, "cached", notes=tuple(cache.notes(video)))
+        info = probe(path)
+        digest = video_digest(path)
+        if video["digest"] not in ("", digest):
+            raise VideoError(f"{path}: changed since it was converted (SHA-256 {digest[:12]}..)")
+        video = {**video, "digest": digest}
+        if video in cache:
+            return Decoded(path, "cached", notes=tuple(cache.notes(video)))
+        notes = list(info.notes)
+        if info.frames < video["nframes"]:
+            notes.append(f"short: {info.frames} frames, repeated to {video['nframes']}")
+        frames, metadata = prepare_video(video, cache.image_patch_size, info)
+        cache.put(video, frames, metadata, notes)
+    except ValueError as error:
+        return Decoded(path, "failed", reason=str(error).removeprefix(f"{path}: "))
+    return Decoded(path, "decoded", notes=tuple(notes))
+
+
+def prepare_all(
+    videos: Sequence[Mapping[str, Any]], folder: str | Path, *, image_patch_size: int = 14, workers: int = 4, ray: bool
+) -> list[Decoded]:
+    """One result a video, in the given order; ``workers`` threads here, or with ``ray`` as many tasks as it has CPUs.
+
+    The folder has to be one that every machine of the Ray cluster sees. What a run that was stopped has finished is
+    not done again.
+    """
+    cache = FrameCache(folder, image_patch_size, keep=0)
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    finished = _over_ray(videos, cache.folder, image_patch_size) if ray else _over_threads(videos, cache, workers)
+    results: dict[int, Decoded] = {}
+    with tqdm(total=len(videos), desc="frames", unit="video", disable=None) as bar:
+        for index, result in finished:
+            results[index] = result
+            bar.update()
+            bar.set_postfix(failed=sum(done.state == "failed" for done in results.values()))
+    return [results[index] for index in range(len(videos))]
+
+
+def _over_threads(
+    videos: Sequence[Mapping[str, Any]], cache: FrameCache, workers: int
+) -> Iterator[tuple[int, Decoded]]:
+    # FFmpeg and torch let go of the interpreter's lock while they decode and resize
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(prepare, video, cache): index for index, video in enumerate(videos)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _over_ray(
+    videos: Sequence[Mapping[str, Any]], folder: Path, image_patch_size: int
+) -> Iterator[tuple[int, Decoded]]:
+    import ray
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(log_to_driver=False)
+    try:
+        task = ray.remote(num_cpus=1)(_prepare_in_task)
+        where = str(folder.resolve())
+        pending = {task.remote(dict(video), where, image_patch_size): k for k, video in enumerate(videos)}
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1)
+            yield pending.pop(done[0]), ray.get(done[0])
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _prepare_in_task(video: dict[str, Any], folder: str, image_patch_size: int) -> Decoded:
+    return prepare(video, FrameCache(folder, image_patch_size, keep=0))
+
+
+def report(results: Sequence[Decoded]) -> dict[str, Any]:
+    """What a run did: counts by state, the videos that failed with their reasons, and those with notes."""
+    states = [result.state for result in results]
+    return {
+        "videos": len(results),
+        **{state: states.count(state) for state in ("decoded", "cached", "failed")},
+        "failures": [dataclasses.asdict(result) for result in results if result.state == "failed"],
+        "noted": [dataclasses.asdict(result) for result in results if result.notes],
+    }
