@@ -14,6 +14,7 @@ from types import ModuleType
 import wrapt
 
 from verl_twgrpo.compat.equal_lengths import fix_equal_lengths
+from verl_twgrpo.compat.poll_interval import shorten_polling
 from verl_twgrpo.compat.text_only_rows import fix_text_only_rows
 from verl_twgrpo.compat.video_positions import follow_vllm
 from verl_twgrpo.config import hydra_groups
@@ -100,6 +101,7 @@ ON_IMPORT = {
     "verl.experimental.reward_loop": register_reward_manager,
     "verl.experimental.agent_loop": register_agent_loop,
     "verl.experimental.agent_loop.agent_loop": follow_vllm,
+    "verl.trainer.ppo.v1.replay_buffer": shorten_polling,
     "verl.utils.config": check_before_training,
     "verl.utils.tensordict_utils": fix_equal_lengths,
     "verl.models.transformers.qwen2_vl": fix_text_only_rows,
