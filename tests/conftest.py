@@ -162,7 +162,9 @@ def make_engine(checkpoints, process_group):
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 
-    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", attributes=None, **model):
+    from verl_twgrpo.training.engines.options import give_options
+
+    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", options=None, **model):
         model_config = omega_conf_to_dataclass(
             OmegaConf.create(
                 {
@@ -184,8 +186,8 @@ def make_engine(checkpoints, process_group):
             infer_micro_batch_size_per_gpu=1,
             use_dynamic_bsz=False,
         )
-        for name, value in (attributes or {}).items():
-            setattr(cls, name, value)
+        if options is not None:
+            give_options(model_config, options)
         engine = cls(
             model_config=model_config,
             engine_config=engine_config,

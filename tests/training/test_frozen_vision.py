@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
+from verl_twgrpo.training.engines.options import EngineOptions
 from verl_twgrpo.training.vision import freeze_vision_tower, vision_towers
 
 
@@ -18,8 +19,7 @@ def local(tensor):
 
 @pytest.mark.parametrize("freeze", [True, False])
 def test_the_tower_gets_no_gradient_and_stays_and_all_else_moves(make_engine, ragged_batch, freeze):
-    engine = make_engine(TWGRPOEngine, attributes={"freeze_vision": freeze})
-    TWGRPOEngine.freeze_vision = False
+    engine = make_engine(TWGRPOEngine, options=EngineOptions(freeze_vision_tower=freeze))
     before = {name: local(p) for name, p in engine.module.named_parameters()}
 
     def loss_function(model_output, data, dp_group=None):
@@ -52,3 +52,19 @@ def test_only_the_outermost_tower_counts():
     model.vision_tower = nn.Module()
     model.vision_tower.vision_model = nn.Linear(2, 2)
     assert vision_towers(model) == [model.vision_tower]
+
+
+def test_each_of_several_towers_freezes():
+    model = nn.Module()
+    model.visual, model.audio, model.second = nn.Linear(2, 2), nn.Linear(2, 2), nn.Module()
+    model.second.vision_model = nn.Linear(2, 2)
+    assert freeze_vision_tower(model) == 4
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable == ["audio.weight", "audio.bias"]
+
+
+def test_one_engines_options_are_not_anothers(make_engine):
+    frozen = make_engine(TWGRPOEngine, options=EngineOptions(freeze_vision_tower=True))
+    free = make_engine(TWGRPOEngine)
+    for engine, expected in ((frozen, False), (free, True)):
+        assert {p.requires_grad for p in engine.module.model.visual.parameters()} == {expected}

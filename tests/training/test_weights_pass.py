@@ -8,7 +8,8 @@ from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 from verl.workers.utils.padding import response_from_nested
 
 from verl_twgrpo.algorithm import group_divergence
-from verl_twgrpo.training.engines.fsdp import PASS_KEY, TWGRPOEngine, _plain_weight
+from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
+from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY, _plain_weight
 
 SETTINGS = {"temperature": 0.7, "calculate_entropy": True, "compute_loss": False, "use_dynamic_bsz": False}
 

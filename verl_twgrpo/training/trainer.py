@@ -23,7 +23,7 @@ from verl_twgrpo.algorithm import token_weights
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.dump import dump_step
-from verl_twgrpo.training.engines.fsdp import PASS_KEY
+from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
 from verl_twgrpo.training.losses import WEIGHTS_FIELD
 from verl_twgrpo.training.metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig

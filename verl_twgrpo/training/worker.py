@@ -9,15 +9,16 @@ from typing import Any
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
-from verl_twgrpo.training.engines.fsdp import MODEL_TYPE, TWGRPOEngine
+from verl_twgrpo.training.engines.fsdp import MODEL_TYPE
+from verl_twgrpo.training.engines.options import EngineOptions, give_options
 from verl_twgrpo.training.losses import TokenWeightedLoss
 
 
 class TWGRPOTrainingWorker(TrainingWorker):
-    """TrainingWorker whose engine is ``TWGRPOEngine`` (verl/workers/engine_workers.py)."""
+    """TrainingWorker whose engine is ``TWGRPOEngine`` with these options (verl/workers/engine_workers.py)."""
 
-    def __init__(self, config: TrainingWorkerConfig, freeze_vision: bool = False) -> None:
-        TWGRPOEngine.freeze_vision = freeze_vision
+    def __init__(self, config: TrainingWorkerConfig, options: EngineOptions) -> None:
+        give_options(config.model_config, options)
         super().__init__(replace(config, model_type=MODEL_TYPE))
 
 
@@ -26,9 +27,8 @@ class TWGRPOWorker(ActorRolloutRefWorker):
 
     def __init__(self, config: Any, role: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, role, *args, **kwargs)
-        self.actor_worker_cls = partial(
-            TWGRPOTrainingWorker, freeze_vision=bool(config.actor.get("freeze_vision_tower", False))
-        )
+        options = EngineOptions(freeze_vision_tower=bool(config.actor.get("freeze_vision_tower", False)))
+        self.actor_worker_cls = partial(TWGRPOTrainingWorker, options=options)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:

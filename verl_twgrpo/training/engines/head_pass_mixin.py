@@ -1,0 +1,142 @@
+"""The group-wise head pass inside the old-log-prob step of one of verl's engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch.distributed.tensor import DTensor
+from verl.utils import tensordict_utils as tu
+
+from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.training.engines.group_pass import GroupPass, Row
+from verl_twgrpo.training.engines.options import options_of
+from verl_twgrpo.training.vision import freeze_vision_tower
+
+# The flag and settings of a weights pass, carried by KVBatchMeta.extra_info to the workers.
+PASS_KEY = "tw_grpo_pass"
+
+
+class HeadPassMixin:
+    """Makes an engine return the group divergence D_t of every response token beside log-probs and entropies.
+
+    Goes before an engine that calls ``prepare_model_inputs``, its module and ``prepare_model_outputs`` in turn for
+    each micro-batch, as FSDPEngineWithLMHead and its subclasses do (verl/workers/engine/fsdp/transformer_impl.py).
+
+    In a batch flagged with ``PASS_KEY`` the head is taken out of the model's forward: a hook catches the final hidden
+    states, keeps those of response positions and hands the head an empty slice. ``GroupPass`` then computes log-probs,
+    entropies and divergence of whole groups with one head GEMM. Any other batch is the engine's own business.
+    """
+
+    def __init__(self, model_config: Any, **kwargs: Any) -> None:
+        model_config.model_type = "language_model"  # what verl's methods compare with
+        self._options = options_of(model_config)
+        super().__init__(model_config=model_config, **kwargs)
+        self._pass: GroupPass | None = None
+        self._micro_batch: TensorDict | None = None
+        self._buffers: dict[str, torch.Tensor] = {}
+        self.last_pass = {"seconds": 0.0, "vocabulary_size": 0}
+
+    def _build_module(self) -> torch.nn.Module:
+        module = super()._build_module()
+        if self._options.freeze_vision_tower:
+            freeze_vision_tower(module)
+        return module
+
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
+        settings = tu.get_non_tensor_data(data=data, key=PASS_KEY, default=None)
+        if not (forward_only and settings):
+            return super().forward_backward_batch(data, loss_function, forward_only=forward_only)
+        live = _live_lengths(data) > 0
+        groups = [uid for uid, is_live in zip(as_list(data["uid"]), live.tolist(), strict=True) if is_live]
+        self._pass = GroupPass(
+            groups,
+            kind=settings["divergence"],
+            temperature=float(data["temperature"]),
+            rows_per_chunk=settings["rows_per_chunk"],
+            log_prob_dtype=self._autocast_dtype if self._autocast_dtype != torch.float32 else None,
+        )
+        try:
+            with self._hidden_states_from_head():
+                output = super().forward_backward_batch(data, loss_function, forward_only=True)
+            # Filled in place after they were handed to verl, and copied by it only now.
+            self._pass.finish()
+            self.last_pass = {"seconds": self._pass.seconds, "vocabulary_size": self._pass.vocabulary_size}
+        finally:
+            self._pass, self._micro_batch, self._buffers = None, None, {}
+        return output
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict, dict]:
+        if self._pass is not None:
+            self._micro_batch = micro_batch
+        return super().prepare_model_inputs(micro_batch)
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict, micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        if self._pass is None:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        offsets = micro_batch["input_ids"].offsets()
+        return {name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()}
+
+    @contextmanager
+    def _hidden_states_from_head(self) -> Iterator[None]:
+        head = self.module.get_output_embeddings()
+        hook = head.register_forward_pre_hook(self._take_hidden_states)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _take_hidden_states(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        """Forward pre-hook of the head: [B, S, H] padded, or [1, total tokens, H] with padding removed."""
+        (hidden_BSH,) = args
+        batch = self._micro_batch
+        input_ids = batch["input_ids"]
+        tokens = input_ids.values()
+        starts, ends = input_ids.offsets()[:-1].tolist(), input_ids.offsets()[1:].tolist()
+        packed = hidden_BSH.shape[0] == 1 and hidden_BSH.shape[1] >= ends[-1]
+        names = ("log_probs", "entropy", "divergence")
+        self._buffers = {name: torch.zeros(ends[-1], device=hidden_BSH.device) for name in names}
+        # Within the head's call FSDP has gathered its weight: no further unsharding is needed.
+        head_VH, bias_V = _plain_weight(head), getattr(head, "bias", None)
+        # the model's own rounding is in the hidden states; the pass chooses its precision itself
+        with torch.autocast(device_type=hidden_BSH.device.type, enabled=False):
+            for row, (uid, length, start, end) in enumerate(
+                zip(as_list(batch["uid"]), _live_lengths(batch).tolist(), starts, ends, strict=True)
+            ):
+                if length == 0:
+                    continue
+                response = int(batch["responses"].offsets()[row + 1] - batch["responses"].offsets()[row])
+                first = end - response  # of the response; the position before it predicts its first token
+                predicts = slice(first - 1, first - 1 + length)
+                hidden_LH = (
+                    hidden_BSH[0, predicts]
+                    if packed
+                    else hidden_BSH[row, predicts.start - start : predicts.stop - start]
+                )
+                views = {f"{name}_L": buffer[predicts] for name, buffer in self._buffers.items()}
+                # a copy, for the view would keep the whole micro-batch's hidden states
+                made = Row(hidden_LH=hidden_LH.clone(), targets_L=tokens[first : first + length], **views)
+                self._pass.add(uid, made, head_VH, bias_V)
+        return (hidden_BSH[:, :0],)
+
+
+def _live_lengths(data: TensorDict) -> torch.Tensor:
+    """Response tokens of each row, int64; 0 for verl's synthetic padding rows (nothing in their response mask)."""
+    mask = data["response_mask"]
+    live = torch.stack([row.any() for row in mask.unbind()])
+    return mask.offsets().diff() * live
+
+
+def _plain_weight(head: torch.nn.Module) -> torch.Tensor:
+    weight = getattr(head, "weight", None)
+    if weight is None or isinstance(weight, DTensor) or hasattr(head, "lora_A"):
+        raise ValueError(
+            f"tw_grpo: the language-model head ({type(head).__name__}) is not a plain linear layer here; keep LoRA and "
+            "tensor parallelism off the head (actor_rollout_ref.model.exclude_modules)"
+        )
+    return weight
