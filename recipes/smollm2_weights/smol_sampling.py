@@ -62,7 +62,7 @@ def read_questions(path: str, count: int, seed: int) -> list:
 
 def load(folder: str, gguf: str) -> tuple[Any, Any]:
     """Model (float32) and tokenizer of a GGUF file."""
-    from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+    from verl_twgrpo.torchvision_ops import declare_missing_ops
 
     declare_missing_ops()
     from transformers import AutoModelForCausalLM, AutoTokenizer

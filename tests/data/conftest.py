@@ -80,7 +80,7 @@ def make_item() -> Callable[..., Item]:
 @pytest.fixture(scope="session")
 def qwen_processor():
     """Qwen2.5-VL's processor classes with its sizes (patches of 14, merged 2 x 2) and a small byte-level tokenizer."""
-    from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+    from verl_twgrpo.torchvision_ops import declare_missing_ops
 
     declare_missing_ops()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

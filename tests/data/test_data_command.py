@@ -120,16 +120,16 @@ def test_frames_says_which_videos_failed_and_ends_with_1(star_rows, tmp_path, ca
     assert [failure["video"] for failure in summary["failures"]] == [str(video)]
 
 
-def test_mini_clevrer_is_converted_like_the_others_and_needs_no_files(tmp_path):
-    arguments = ("convert", "--source", "mini_clevrer", "--out", tmp_path, "--count", 3, "--split", "validation")
-    assert run(*arguments) == 0
-    path = tmp_path / "mini_clevrer-validation.parquet"
+def test_mini_clevrer_is_made_elsewhere_and_read_like_the_others(tmp_path, capsys):
+    with pytest.raises(ValueError, match="demo prepare --data-only"):
+        run("convert", "--source", "mini_clevrer", "--out", tmp_path)
+    assert main(f"demo prepare --data-only --out {tmp_path} --train 3 --validation 2".split()) == 0
+    assert not (tmp_path / "model").exists()
+    path = tmp_path / "data/validation.parquet"
     rows = read_rows(path)
-    assert len(rows) == 3 and rows[0]["videos"][0]["nframes"] == 8
+    assert len(rows) == 2 and rows[0]["videos"][0]["nframes"] == 8
     assert run("frames", path, "--cache", tmp_path / "cache") == 0
     assert run("check", path, "--cache", tmp_path / "cache") == 0
-    with pytest.raises(ValueError, match="leave out --annotations and --videos"):
-        run(*arguments, "--annotations", "x.json", "--force")
 
 
 @pytest.mark.parametrize("missing", ["annotations", "videos"])

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_twgrpo.data.parquet import FrameLimits, read_parquet, read_rows, write_parquet
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video import decode as video_module
 from verl_twgrpo.video.decode import VideoError, frame_size, prepare_video, probe, read_frames, sample_indices
 

@@ -27,7 +27,7 @@ TITLE = re.compile(r"\[([a-z_, ]+)\] (feat|fix|refactor|chore|test): .+")
 
 # The tests of the patches run without the plugin; torchvision must be importable all the same.
 PYTEST = (
-    "import sys, pytest; from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops; declare_missing_ops(); "
+    "import sys, pytest; from verl_twgrpo.torchvision_ops import declare_missing_ops; declare_missing_ops(); "
     "sys.exit(pytest.main(sys.argv[1:]))"
 )
 

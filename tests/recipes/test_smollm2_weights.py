@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from verl_twgrpo.algorithm import group_divergence, token_weights
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "smollm2_weights"
 V = 40

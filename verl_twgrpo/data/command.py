@@ -25,12 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--videos", help="folder that the videos lie in, at any depth")
     convert.add_argument("--out", required=True, help="folder for <source>-<split>.parquet and its reports")
     convert.add_argument("--split", help="name of the split (default: the source's usual one)")
-    convert.add_argument("--nframes", type=int, help="frames of a video, spread evenly (default 16; mini_clevrer 8)")
+    convert.add_argument("--nframes", type=int, help="frames of a video, spread evenly (default 16)")
     convert.add_argument("--max-frame-tokens", type=int, default=128, help="largest frame, in units of 28x28 pixels")
     convert.add_argument("--min-frame-tokens", type=int, default=4, help="smaller frames are enlarged to this")
     convert.add_argument("--prompt", choices=list(PROMPTS), help="prompt text (default: the paper's for the source)")
     convert.add_argument("--invert", action="store_true", help="question-answer inversion in one go")
-    convert.add_argument("--count", type=int, default=200, help="mini_clevrer: how many items to make")
     _add_inversion(convert)
     _add_common(convert)
     convert.set_defaults(run_step=_convert)
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_inversion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of the inversion (and of mini_clevrer's worlds)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inversion")
     parser.add_argument("--paper-compatible", action="store_true", help="invert by the released rules, leaks included")
 
 
@@ -89,43 +88,33 @@ def _convert(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.sources import SOURCES
     from verl_twgrpo.files import ensure_absent
 
-    made = args.source == "mini_clevrer"
-    split = args.split or ("train" if made else SOURCES[args.source].SPLIT)
+    if args.source == "mini_clevrer":
+        raise ValueError(
+            "--source mini_clevrer: its questions and videos are made, not converted;"
+            " run `verl-twgrpo demo prepare --data-only --out DIR`"
+        )
+    split = args.split or SOURCES[args.source].SPLIT
     limits = FrameLimits(
-        nframes=args.nframes or (8 if made else 16),
+        nframes=args.nframes or 16,
         max_pixels=args.max_frame_tokens * TOKEN_PIXELS,
         min_pixels=args.min_frame_tokens * TOKEN_PIXELS,
     )
     out = Path(args.out) / f"{args.source}-{split}.parquet"
     ensure_absent([out], args.force)
-    left_out: list[tuple[str, str]] = []
-    if made:
-        items = _make_mini_clevrer(args, split)
-    else:
-        for name in ("annotations", "videos"):
-            if not getattr(args, name):
-                raise ValueError(f"--{name} is needed for --source {args.source}")
-        converted = convert(args.source, args.annotations, args.videos, split, args.workers)
-        items, left_out = converted.items, converted.left_out
-        for reason, number in converted.counts.most_common():
-            print(f"left out: {number} x {reason}")
-        _write_json([{"id": key, "reason": reason} for key, reason in left_out], out.with_suffix(".left_out.json"))
+    for name in ("annotations", "videos"):
+        if not getattr(args, name):
+            raise ValueError(f"--{name} is needed for --source {args.source}")
+    converted = convert(args.source, args.annotations, args.videos, split, args.workers)
+    items = converted.items
+    for reason, number in converted.counts.most_common():
+        print(f"left out: {number} x {reason}")
+    left_out = [{"id": key, "reason": reason} for key, reason in converted.left_out]
+    _write_json(left_out, out.with_suffix(".left_out.json"))
     if args.invert:
         items = _inverted(items, args, out)
     write_parquet(items, out, limits=limits, prompt=args.prompt, force=args.force)
     print(f"{out}: {len(items)} items")
     return 0
-
-
-def _make_mini_clevrer(args: argparse.Namespace, split: str) -> list:
-    from verl_twgrpo.mini_clevrer.world import generate
-    from verl_twgrpo.rewards import validate
-
-    if args.annotations or args.videos:
-        raise ValueError("mini_clevrer makes its questions and videos: leave out --annotations and --videos")
-    items = generate(args.out, split, args.count, args.seed)
-    validate(items)
-    return items
 
 
 def _invert(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import torch
 
-from verl_twgrpo.platforms.torchvision_ops import declare_missing_ops
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 _importing = threading.Lock()
 # a frame's duration may differ from the median by this share before the rate counts as variable

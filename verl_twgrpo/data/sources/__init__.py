@@ -1,7 +1,7 @@
 """The sources: one module each, with ``convert(row, split)``, its usual ``SPLIT`` and ``UNIQUE_VIDEO_NAMES``.
 
 ``UNIQUE_VIDEO_NAMES``: a video is known by its file name alone, in whatever folder it lies.
-mini_clevrer is not here: it has no annotations, it makes its videos (see ``verl_twgrpo.mini_clevrer.world``).
+mini_clevrer is not here: it has no annotations, it makes its videos (``verl-twgrpo demo prepare``).
 """
 
 from verl_twgrpo.data.sources import clevrer, mmvu, mvbench, nextgqa, star, tempcompass, videomme

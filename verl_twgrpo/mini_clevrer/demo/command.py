@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verdict-steps", type=int, default=150, help="warm start: steps that answer as RL will")
     parser.add_argument("--worlds", type=int, default=1000, help="warm start: worlds to draw, shown from all sides")
     parser.add_argument("--seed", type=int, default=0, help="seed of worlds, weights and warm start")
+    parser.add_argument("--data-only", action="store_true", help="questions and videos without the checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,13 +32,15 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ``ValueError`` if a part is there that was made with other settings.
     """
+    data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
+    once(args.out, "data", data, lambda folder: make_data(folder, data))
+    if args.data_only:
+        return 0
     from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
 
-    data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
     plan = WarmStart(
         perception_steps=args.perception_steps, verdict_steps=args.verdict_steps, worlds=args.worlds, seed=args.seed
     )
-    once(args.out, "data", data, lambda folder: make_data(folder, data))
     once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan))
     return 0
 
