@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from verl_twgrpo.cli import main
 from verl_twgrpo.data import command
 from verl_twgrpo.data.parquet import read_parquet, read_rows
 from verl_twgrpo.video.cache import FrameCache

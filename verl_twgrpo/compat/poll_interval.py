@@ -1,9 +1,9 @@
 """How long verl's replay buffer sleeps between two looks for finished rollouts.
 
-verl 0.9.1 sleeps two seconds, whatever the rollouts take, and offers no setting (``poll_interval`` of ``ReplayBuffer``,
-verl/trainer/ppo/v1/replay_buffer.py), so that ``timing_s/gen`` is a multiple of two seconds: most of a small run's step.
-Here the sleep grows with the wait: a tenth of the time waited so far, up to verl's interval. A step is then delayed by a
-tenth of its rollouts at most, and a long one is polled as rarely as before.
+verl 0.9.1 sleeps two seconds, whatever the rollouts take, and offers no setting (``poll_interval`` of
+``ReplayBuffer``, verl/trainer/ppo/v1/replay_buffer.py), so that ``timing_s/gen`` is a multiple of two seconds: most of
+a small run's step. Here the sleep grows with the wait: a tenth of the time waited so far, up to verl's interval. A step
+is then delayed by a tenth of its rollouts at most, and a long one is polled as rarely as before.
 """
 
 from __future__ import annotations
