@@ -9,6 +9,7 @@ from typing import Any
 
 from verl_twgrpo.data.parquet import from_row
 from verl_twgrpo.rewards import check_gold
+from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.decode import VideoError, frame_size, probe
 from verl_twgrpo.video.digest import video_digests
@@ -86,6 +87,8 @@ def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...]],
     placeholder for every visual token. The processor runs once for each shape of frames; blank ones do.
     """
     import torch
+
+    declare_missing_ops()  # the processor imports torchvision
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(model)
