@@ -125,10 +125,10 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(make_video, tmp_path, decod
     videos = [entry(make_video(f"{k}.mp4", shade=40 * k)) for k in range(4)]
     real = frames_module.prepare
 
-    def stopping(video, cache):
+    def stopping(video, cache, **options):
         if video is videos[2]:
             raise KeyboardInterrupt
-        return real(video, cache)
+        return real(video, cache, **options)
 
     monkeypatch.setattr(frames_module, "prepare", stopping)
     with pytest.raises(KeyboardInterrupt):

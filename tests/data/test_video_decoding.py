@@ -135,13 +135,14 @@ def test_a_long_video_is_not_decoded_whole(make_video, monkeypatch):
 
     @contextmanager
     def counting(path):
-        with opened(path) as container:
+        with opened(path) as (container, log):
             decode = container.decode
-            yield SimpleNamespace(
+            counted = SimpleNamespace(
                 streams=container.streams,
                 seek=container.seek,
                 decode=lambda stream: (decoded.append(frame) or frame for frame in decode(stream)),
             )
+            yield counted, log
 
     monkeypatch.setattr(video_module, "_opened", counting)
     frames, metadata, _ = read_frames({"video": str(path), "nframes": 4}, info)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+from tqdm import tqdm
 
 from verl_twgrpo.data.parquet import from_row
 from verl_twgrpo.rewards import check_gold
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video.cache import FrameCache
-from verl_twgrpo.video.decode import VideoError, frame_size, probe
+from verl_twgrpo.video.decode import frame_size, prepare_video, probe
 from verl_twgrpo.video.digest import video_digests
 
 Rows = Sequence[Mapping[str, Any]]
@@ -42,8 +45,9 @@ def check(
     """All findings, by file and row. ``training`` and ``validation`` are rows by file name.
 
     ``prompt_length(row, shape)`` counts a row's tokens, given its frames' shape (T, 3, height, width); without it
-    lengths are not checked. With ``cache`` the frames have to be prepared. Rows of ``training`` whose video is in
-    ``validation`` are findings, not the other way round. Raises ``ValueError`` naming a file without rows.
+    lengths are not checked. With ``cache`` the frames have to be prepared; without it each video is decoded, as
+    training would do it. Rows of ``training`` whose video is in ``validation`` are findings, not the other way round.
+    Raises ``ValueError`` naming a file without rows.
     """
     everything = {**training, **validation}
     for file, rows in everything.items():
@@ -54,15 +58,13 @@ def check(
     for part in (training, validation):
         findings += _repeated_ids(part)
     findings += _shared_videos(training, validation)
-    looks: dict[str, tuple[str, str]] = {}
+    looks = _look_at_videos(everything, digests, cache, image_patch_size, workers)
     for file, number, row in _all(everything):
         problems = list(_row_problems(row))
         for video in row["videos"]:
-            key = repr(sorted(video.items()))
-            if key not in looks:
-                looks[key] = _video_problem(video, digests.get(video["video"]), cache)
-            if looks[key]:
-                problems.append(looks[key])
+            problem = looks[_key(video)]
+            if problem:
+                problems.append(problem)
         if prompt_length and not problems:
             length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
             if length > max_prompt_length:
@@ -162,7 +164,27 @@ def _row_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "gold answer", str(error)
 
 
-def _video_problem(video: Mapping[str, Any], digest: str | None, cache: FrameCache | None) -> tuple[str, str] | None:
+def _key(video: Mapping[str, Any]) -> str:
+    return repr(sorted(video.items()))
+
+
+def _look_at_videos(
+    files: Mapping[str, Rows], digests: Mapping[str, str], cache: FrameCache | None, patch_size: int, workers: int
+) -> dict[str, tuple[str, str] | None]:
+    """What is wrong with each different video of the rows, by ``_key``."""
+    videos = {_key(video): video for _, _, row in _all(files) for video in row["videos"]}
+
+    def look(video: Mapping[str, Any]) -> tuple[str, str] | None:
+        return _video_problem(video, digests.get(video["video"]), cache, patch_size)
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = tqdm(pool.map(look, videos.values()), total=len(videos), desc="videos", unit="video", disable=None)
+        return dict(zip(videos, found, strict=True))
+
+
+def _video_problem(
+    video: Mapping[str, Any], digest: str | None, cache: FrameCache | None, patch_size: int
+) -> tuple[str, str] | None:
     if digest is None:
         return "video missing", video["video"]
     if video["digest"] and video["digest"] != digest:
@@ -170,8 +192,8 @@ def _video_problem(video: Mapping[str, Any], digest: str | None, cache: FrameCac
     if cache is not None:
         return None if video in cache else ("not in the cache", f"{video['video']}: run `verl-twgrpo data frames`")
     try:
-        probe(video["video"])
-    except VideoError as error:
+        prepare_video(video, patch_size)
+    except ValueError as error:
         return "video broken", str(error)
     return None
 

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames = steps.add_parser("frames", help="decode the videos of parquet files into a frame cache")
     frames.add_argument("files", nargs="+", help="parquet files")
     frames.add_argument("--cache", required=True, help="folder of the frame cache")
+    frames.add_argument("--keep-corrupt", action="store_true", help="use damaged videos too; each is noted")
     frames.add_argument("--ray", action="store_true", help="spread over a Ray cluster that sees videos and cache")
     _add_patch_size(frames)
     _add_common(frames)
@@ -159,7 +160,14 @@ def _frames(args: argparse.Namespace) -> int:
     from verl_twgrpo.video.fill import prepare_all, report, videos_of
 
     videos = videos_of(row for file in args.files for row in read_rows(file))
-    results = prepare_all(videos, args.cache, image_patch_size=args.patch_size, workers=args.workers, ray=args.ray)
+    results = prepare_all(
+        videos,
+        args.cache,
+        image_patch_size=args.patch_size,
+        workers=args.workers,
+        ray=args.ray,
+        keep_corrupt=args.keep_corrupt,
+    )
     summary = report(results)
     _write_json(summary, Path(args.cache) / "last_run.json")
     for result in results:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from verl_twgrpo.files import atomic_write
-from verl_twgrpo.video.digest import video_digest
+from verl_twgrpo.video.digest import known_digest
 
 Frames = tuple[torch.Tensor, dict[str, Any]]
 
@@ -33,12 +32,11 @@ class FrameCache:
         self.reads = 0
         self._keep = keep
         self._recent: OrderedDict[Path, Frames] = OrderedDict()
-        self._digests: dict[tuple[str, int, int], str] = {}
         self._lock = threading.Lock()
 
     def path(self, video: Mapping[str, Any]) -> Path:
         """Where the frames of ``video`` lie: a dict with nframes, min_pixels, max_pixels and digest (or video)."""
-        digest = video.get("digest") or self._digest(str(video["video"]).removeprefix("file://"))
+        digest = video.get("digest") or known_digest(str(video["video"]).removeprefix("file://"))
         sampling = f"{video['nframes']}f-{video['min_pixels']}-{video['max_pixels']}px-{self.image_patch_size}"
         return self.folder / digest[:2] / f"{digest}-{sampling}.safetensors"
 
@@ -92,11 +90,3 @@ class FrameCache:
             return safe_open(path, "pt")
         except SafetensorError as error:
             raise OSError(f"{path}: damaged ({error}); delete it and run `verl-twgrpo data frames` again") from None
-
-    def _digest(self, path: str) -> str:
-        """Digest of a video whose row has none, computed once for a file of this size and age."""
-        stat = os.stat(path)
-        key = (path, stat.st_size, stat.st_mtime_ns)
-        if key not in self._digests:
-            self._digests[key] = video_digest(path)
-        return self._digests[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,18 @@ def video_digest(path: str | Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+_known: dict[tuple[str, int, int], str] = {}
+
+
+def known_digest(path: str | Path) -> str:
+    """``video_digest``, computed once per process for a file of this size and age."""
+    stat = os.stat(path)
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _known:
+        _known[key] = video_digest(path)
+    return _known[key]
 
 
 def video_digests(paths: Iterable[str], workers: int) -> dict[str, str]:

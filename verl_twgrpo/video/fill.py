@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.decode import VideoError, prepare_video, probe
-from verl_twgrpo.video.digest import video_digest
+from verl_twgrpo.video.digest import known_digest
 
 
 @dataclass(frozen=True)
@@ -32,31 +32,49 @@ def videos_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def prepare(video: Mapping[str, Any], cache: FrameCache) -> Decoded:
-    """Decode one video into the cache unless it is there. A video that cannot be used is reported, not raised."""
+def prepare(video: Mapping[str, Any], cache: FrameCache, *, keep_corrupt: bool = False) -> Decoded:
+    """Decode one video into the cache unless it is there. A video that cannot be used is reported, not raised.
+
+    A damaged one is used with ``keep_corrupt``, and noted. Notes stay with the frames in the cache.
+    """
     path = video["video"]
     try:
         if video["digest"] and video in cache:
-            return Decoded(path, "cached", notes=tuple(cache.notes(video)))
+            return _cached(video, cache, keep_corrupt)
         info = probe(path)
-        digest = video_digest(path)
+        digest = known_digest(path)
         if video["digest"] not in ("", digest):
             raise VideoError(f"{path}: changed since it was converted (SHA-256 {digest[:12]}..)")
         video = {**video, "digest": digest}
         if video in cache:
-            return Decoded(path, "cached", notes=tuple(cache.notes(video)))
+            return _cached(video, cache, keep_corrupt)
         notes = list(info.notes)
         if info.frames < video["nframes"]:
             notes.append(f"short: {info.frames} frames, repeated to {video['nframes']}")
-        frames, metadata = prepare_video(video, cache.image_patch_size, info)
+        on_damage = notes.append if keep_corrupt else None
+        frames, metadata = prepare_video(video, cache.image_patch_size, info, on_damage)
         cache.put(video, frames, metadata, notes)
     except ValueError as error:
         return Decoded(path, "failed", reason=str(error).removeprefix(f"{path}: "))
     return Decoded(path, "decoded", notes=tuple(notes))
 
 
+def _cached(video: Mapping[str, Any], cache: FrameCache, keep_corrupt: bool) -> Decoded:
+    notes = tuple(cache.notes(video))
+    damage = [note for note in notes if note.startswith("damaged")]
+    if damage and not keep_corrupt:
+        return Decoded(video["video"], "failed", f"{damage[0]}; its frames were kept with --keep-corrupt", notes)
+    return Decoded(video["video"], "cached", notes=notes)
+
+
 def prepare_all(
-    videos: Sequence[Mapping[str, Any]], folder: str | Path, *, image_patch_size: int = 14, workers: int = 4, ray: bool
+    videos: Sequence[Mapping[str, Any]],
+    folder: str | Path,
+    *,
+    image_patch_size: int = 14,
+    workers: int = 4,
+    ray: bool,
+    keep_corrupt: bool = False,
 ) -> list[Decoded]:
     """One result a video, in the given order; ``workers`` threads here, or with ``ray`` as many tasks as it has CPUs.
 
@@ -65,7 +83,10 @@ def prepare_all(
     """
     cache = FrameCache(folder, image_patch_size, keep=0)
     cache.folder.mkdir(parents=True, exist_ok=True)
-    finished = _over_ray(videos, cache.folder, image_patch_size) if ray else _over_threads(videos, cache, workers)
+    if ray:
+        finished = _over_ray(videos, cache.folder, image_patch_size, keep_corrupt)
+    else:
+        finished = _over_threads(videos, cache, workers, keep_corrupt)
     results: dict[int, Decoded] = {}
     with tqdm(total=len(videos), desc="frames", unit="video", disable=None) as bar:
         for index, result in finished:
@@ -76,11 +97,13 @@ def prepare_all(
 
 
 def _over_threads(
-    videos: Sequence[Mapping[str, Any]], cache: FrameCache, workers: int
+    videos: Sequence[Mapping[str, Any]], cache: FrameCache, workers: int, keep_corrupt: bool
 ) -> Iterator[tuple[int, Decoded]]:
     # FFmpeg and torch let go of the interpreter's lock while they decode and resize
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(prepare, video, cache): index for index, video in enumerate(videos)}
+        futures = {
+            pool.submit(prepare, video, cache, keep_corrupt=keep_corrupt): index for index, video in enumerate(videos)
+        }
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -89,7 +112,7 @@ def _over_threads(
 
 
 def _over_ray(
-    videos: Sequence[Mapping[str, Any]], folder: Path, image_patch_size: int
+    videos: Sequence[Mapping[str, Any]], folder: Path, image_patch_size: int, keep_corrupt: bool
 ) -> Iterator[tuple[int, Decoded]]:
     import ray
 
@@ -99,7 +122,7 @@ def _over_ray(
     try:
         task = ray.remote(num_cpus=1)(_prepare_in_task)
         where = str(folder.resolve())
-        pending = {task.remote(dict(video), where, image_patch_size): k for k, video in enumerate(videos)}
+        pending = {task.remote(dict(video), where, image_patch_size, keep_corrupt): k for k, video in enumerate(videos)}
         while pending:
             done, _ = ray.wait(list(pending), num_returns=1)
             yield pending.pop(done[0]), ray.get(done[0])
@@ -108,8 +131,8 @@ def _over_ray(
             ray.shutdown()
 
 
-def _prepare_in_task(video: dict[str, Any], folder: str, image_patch_size: int) -> Decoded:
-    return prepare(video, FrameCache(folder, image_patch_size, keep=0))
+def _prepare_in_task(video: dict[str, Any], folder: str, image_patch_size: int, keep_corrupt: bool) -> Decoded:
+    return prepare(video, FrameCache(folder, image_patch_size, keep=0), keep_corrupt=keep_corrupt)
 
 
 def report(results: Sequence[Decoded]) -> dict[str, Any]:
