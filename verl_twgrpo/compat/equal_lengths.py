@@ -13,6 +13,8 @@ import torch
 import wrapt
 from tensordict import TensorDict
 
+from verl_twgrpo.compat.workaround import Workaround
+
 
 def fix_equal_lengths(module: ModuleType) -> None:
     """Wrap verl's ``maybe_fix_3d_position_ids`` so that it rebuilds such a tensor first."""
@@ -48,3 +50,12 @@ def ragged_last(position_ids: torch.Tensor) -> torch.Tensor:
     return torch.nested.nested_tensor_from_jagged(
         position_ids.permute(1, 0, 2).flatten(1), offsets, jagged_dim=2, min_seqlen=length, max_seqlen=length
     )
+
+
+WORKAROUND = Workaround(
+    module="verl.utils.tensordict_utils",
+    apply=fix_equal_lengths,
+    because="splits the position ids of a batch along the wrong dimension where all its sequences have one length",
+    versions="verl==0.9.1",
+    link="patches/0005-3d-position-ids.patch",
+)

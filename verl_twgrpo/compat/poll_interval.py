@@ -14,6 +14,8 @@ from typing import Any
 
 import wrapt
 
+from verl_twgrpo.compat.workaround import Workaround
+
 SHARE = 0.1
 SHORTEST = 0.02  # seconds; one look asks the TransferQueue controller for its metadata, about a millisecond
 
@@ -44,3 +46,11 @@ def _wait(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         return wrapped(*args, **kwargs)
     finally:
         instance.poll_interval = longest
+
+
+WORKAROUND = Workaround(
+    module="verl.trainer.ppo.v1.replay_buffer",
+    apply=shorten_polling,
+    because="sleeps two seconds between two looks for finished rollouts, and has no setting for it",
+    versions="verl==0.9.1",
+)

@@ -12,6 +12,8 @@ from typing import Any
 
 import wrapt
 
+from verl_twgrpo.compat.workaround import Workaround
+
 
 def fix_text_only_rows(qwen2_vl: ModuleType) -> None:
     """Wrap ``_get_input_embeds`` so that the tower's output is unpacked in that case too."""
@@ -35,3 +37,12 @@ class _WithUnpackedTower:
 
     def visual(self, *args: Any, **kwargs: Any) -> Any:
         return self._unpack(self._model.visual(*args, **kwargs))[0]
+
+
+WORKAROUND = Workaround(
+    module="verl.models.transformers.qwen2_vl",
+    apply=fix_text_only_rows,
+    because="takes the mean of an output object of transformers 5 in a micro-batch without a picture",
+    versions="verl==0.9.1",
+    link="patches/0007-text-only-rows.patch",
+)

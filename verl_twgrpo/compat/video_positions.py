@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from verl_twgrpo.compat.workaround import Workaround
+
 PROCESSOR = "Qwen2_5_VLProcessor"
 # what transformers takes for a video of unknown rate (video_utils.py, VideoMetadata), and so what vLLM gets from it
 UNTOLD_RATE = 24
@@ -89,3 +91,11 @@ def _position_ids(
     text_T = torch.ones_like(input_ids[0])
     text_T[live_T] = torch.arange(int(live_T.sum()))
     return torch.cat((text_T[None], vision_3T)).unsqueeze(0)
+
+
+WORKAROUND = Workaround(
+    module="verl.experimental.agent_loop.agent_loop",
+    apply=follow_vllm,
+    because="counts the positions of a video, and of the text behind it, otherwise than vLLM does for the rollout",
+    versions="verl==0.9.1",
+)

