@@ -33,7 +33,7 @@ def register_trainer(_: ModuleType) -> None:
 
 
 def register_reward_manager(_: ModuleType) -> None:
-    """Reward manager ``multi_answer``."""
+    """Reward managers ``multi_answer`` and ``video_tasks``."""
     import verl_twgrpo.rewards.manager  # noqa: F401
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 LETTERS = frozenset(string.ascii_uppercase)
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
@@ -34,10 +34,7 @@ def parse_answer(text: str, lenient: bool | Iterable[str] = False) -> frozenset[
     Raises ``ValueError`` for an unknown rule name. No text raises.
     """
     rules = leniency_names(lenient)
-    content = _tagged_answer(text)
-    if content is None:
-        found = (find(text) for name, find in FINDERS.items() if name in rules)
-        content = next((answer for answer in found if answer is not None), None)
+    content = answer_text(text, rules)
     if content is None:
         return None
     letters = read_letters(content)
@@ -47,6 +44,15 @@ def parse_answer(text: str, lenient: bool | Iterable[str] = False) -> frozenset[
                 content = rewrite(content)
         letters = read_letters(content)
     return letters
+
+
+def answer_text(text: str, rules: Set[str] = frozenset()) -> str | None:
+    """The text of the answer: between the only pair of answer tags, or where the finders among ``rules`` see it."""
+    content = _tagged_answer(text)
+    if content is None:
+        found = (find(text) for name, find in FINDERS.items() if name in rules)
+        content = next((answer for answer in found if answer is not None), None)
+    return content
 
 
 def read_letters(content: str) -> frozenset[str] | None:
@@ -59,16 +65,20 @@ def read_letters(content: str) -> frozenset[str] | None:
     return letters if letters <= LETTERS else None
 
 
-def leniency_names(lenient: bool | Iterable[str]) -> frozenset[str]:
-    """The names of the rules that a ``lenient`` setting turns on. Raises ``ValueError`` for an unknown name."""
+def leniency_names(lenient: bool | Iterable[str], known: Set[str] | None = None) -> frozenset[str]:
+    """The names of the rules that a ``lenient`` setting turns on, of those ``known`` (default: ``LENIENCIES``).
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    every_rule = LENIENCIES if known is None else frozenset(known)
     if lenient is False:
         return frozenset()
     if lenient is True:
-        return LENIENCIES
+        return every_rule
     is_list = isinstance(lenient, Iterable) and not isinstance(lenient, str)
     names = frozenset(map(str, lenient)) if is_list else None
-    if names is None or not names <= LENIENCIES:
-        known = ", ".join(sorted(LENIENCIES))
+    if names is None or not names <= every_rule:
+        known = ", ".join(sorted(every_rule))
         raise ValueError(f"lenient: {lenient!r} is neither true, false nor a list of rules among {known}")
     return names
 
@@ -147,7 +157,7 @@ _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord("�
 _LABEL = re.compile(r"(?<!\w)\(?([A-Z])[.):](?=\s|$)")
 
 
-def _full_width(content: str) -> str:
+def ascii_forms(content: str) -> str:
     """``Ａ，Ｃ`` or ``A、C``: full-width forms are their ASCII characters, the ideographic comma is a comma."""
     return content.translate(_FULL_WIDTH)
 
@@ -217,7 +227,7 @@ FINDERS: dict[str, Callable[[str], str | None]] = {
 """Finders by name, in the order in which they are asked; the first one that finds a place decides."""
 
 REWRITES: dict[str, Callable[[str], str]] = {
-    "full_width": _full_width,
+    "full_width": ascii_forms,
     "option_label": _option_label,
     "parentheses": _parentheses,
     "and_word": _and_word,

@@ -6,7 +6,7 @@ import math
 import string
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from .answers import CLOSE_TAG, OPEN_TAG, leniency_names, parse_answer
 from .truth import option_letters, read_truth
@@ -160,9 +160,18 @@ def read_row(data_source: str, ground_truth: str, extra_info: Mapping[str, Any] 
     """The true letters of a row and the letters of its options. Raises ``ValueError`` with the row's id."""
     info = extra_info or {}
     where = f"{data_source}: item {info.get('id', '(no id)')}"
-    options = info.get("options")
-    letters = string.ascii_uppercase if options is None else option_letters(options, where)
+    if info.get("task") not in (None, "", "multiple_choice"):
+        raise ValueError(
+            f"{where}: task {info['task']} is no multiple choice; set reward.reward_manager.name=video_tasks"
+        )
+    letters = letters_of(info, where)
     return read_truth(ground_truth, letters, where), letters
+
+
+def letters_of(info: Mapping[str, Any], where: str) -> str:
+    """The letters that a row's options have; all 26 where it has no options."""
+    options = info.get("options")
+    return string.ascii_uppercase if options is None else option_letters(options, where)
 
 
 def check_gold(data_source: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None) -> None:
@@ -174,26 +183,3 @@ def check_gold(data_source: str, ground_truth: str, extra_info: Mapping[str, Any
     if (result["accuracy"], result["score"]) != (1.0, 1.0 + settings.format_weight):
         row = (extra_info or {}).get("id", "(no id)")
         raise ValueError(f"{data_source}: item {row}: the gold answer {gold} scores only {result['score']}")
-
-
-class MultiAnswerItem(Protocol):
-    """What ``validate`` needs of an item, as ``verl_twgrpo.data.schema.Item`` has it."""
-
-    id: str
-    source: str
-    options: tuple[str, ...]
-
-    @property
-    def ground_truth(self) -> str: ...
-
-
-def validate(items: Iterable[MultiAnswerItem]) -> int:
-    """Check that the gold answer of every item scores in full, and return their number.
-
-    Raises ``ValueError`` with the id of the first item whose gold answer does not.
-    """
-    count = 0
-    for item in items:
-        check_gold(item.source, item.ground_truth, {"id": item.id, "options": item.options})
-        count += 1
-    return count

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic
 
-from verl_twgrpo.rewards.manager import settings_from_config
+from verl_twgrpo.rewards.manager import check_settings
 
 from .settings import TWGRPOConfig
 
@@ -34,8 +34,7 @@ def check_training_config(config: DictConfig) -> None:
     _check_rollout_on_cpu(config)
     if settings.weighted:
         _check_weights_pass(config, settings)
-    if config.reward.reward_manager.name == "multi_answer":
-        settings_from_config(config)
+    check_settings(config)
     check_checkpoint(config.actor_rollout_ref.model.path)
     check_data_files(config.data)
 
