@@ -1,12 +1,16 @@
-"""What all tests share: real data beside the checkout, and a tiny Qwen2.5-VL inside verl's FSDP2 engine."""
+"""What all tests share: videos, and a tiny Qwen2.5-VL inside verl's FSDP2 engine."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -16,15 +20,59 @@ from verl_twgrpo.torchvision_ops import declare_missing_ops
 # before any test module imports transformers' processors
 declare_missing_ops()
 
-SHARED_FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+
+def write_video(
+    path: Path,
+    frames: int = 30,
+    width: int = 96,
+    height: int = 64,
+    *,
+    shade: int = 0,
+    key_every: int = 12,
+    variable_rate: bool = False,
+    codec: str = "libx264",
+    rate: int = 25,
+    format: str | None = None,
+    **encoder: str,
+) -> Path:
+    """A moving white bar on grey; frame k differs from every other one. ``encoder`` holds options of the codec."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"g": str(key_every), "bf": "2"} if codec == "libx264" else {}
+    options |= encoder
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        time = 0
+        for k in range(frames):
+            picture = np.full((height, width, 3), (shade + 5 * k) % 200, np.uint8)
+            picture[:, (3 * k) % width : (3 * k) % width + 6] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            time += 400 if variable_rate and k % 5 == 4 else 1000 // rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
-@pytest.fixture(scope="session")
-def fixtures_dir() -> Path:
-    """Real data and real model outputs; they lie beside the checkout, as their licences forbid shipping them."""
-    if not SHARED_FIXTURES.is_dir():
-        pytest.skip(f"the shared fixtures are not beside this checkout ({SHARED_FIXTURES})")
-    return SHARED_FIXTURES
+@pytest.fixture
+def make_video(tmp_path) -> Callable[..., Path]:
+    """Write a video under the test's folder: ``make_video("a b/é.mp4", frames=9)``."""
+    return lambda name, **options: write_video(tmp_path / name, **options)
+
+
+# the form of the files that the paper's models were trained and evaluated on
+USUAL = {
+    "as MMVU's": {"frames": 240, "width": 640, "height": 360, "rate": 24},
+    "as CLEVRER's": {"frames": 128, "width": 480, "height": 320, "qp": "0"},  # lossless: High 4:4:4 Predictive
+}
+
+
+@pytest.fixture(scope="session", params=USUAL)
+def usual_video(request, tmp_path_factory) -> Path:
+    """A video of the usual size, length and codec; its stem is the number of its frames."""
+    form = USUAL[request.param]
+    return write_video(tmp_path_factory.mktemp("usual") / f"{form['frames']}.mp4", **form)
 
 
 VOCABULARY = 97

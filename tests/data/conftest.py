@@ -1,13 +1,9 @@
-"""Small real videos, items that point at them, and a Qwen2.5-VL processor that needs no download."""
+"""Items, and a Qwen2.5-VL processor that needs no download."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
-from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from verl_twgrpo.data.schema import Item
@@ -19,43 +15,6 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def write_video(
-    path: Path,
-    frames: int = 30,
-    width: int = 96,
-    height: int = 64,
-    *,
-    shade: int = 0,
-    key_every: int = 12,
-    variable_rate: bool = False,
-    codec: str = "libx264",
-    format: str | None = None,
-) -> Path:
-    """A moving white bar on grey; frame k differs from every other one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"g": str(key_every), "bf": "2"} if codec == "libx264" else {}
-    with av.open(str(path), "w", format=format) as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        time = 0
-        for k in range(frames):
-            picture = np.full((height, width, 3), (shade + 5 * k) % 200, np.uint8)
-            picture[:, (3 * k) % width : (3 * k) % width + 6] = 255
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
-            time += 400 if variable_rate and k % 5 == 4 else 40
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.fixture
-def make_video(tmp_path) -> Callable[..., Path]:
-    """Write a video under the test's folder: ``make_video("a b/é.mp4", frames=9)``."""
-    return lambda name, **options: write_video(tmp_path / name, **options)
 
 
 @pytest.fixture

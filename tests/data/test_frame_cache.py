@@ -44,9 +44,8 @@ def decodes(monkeypatch) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("name", ["8.mp4", "video_12176.mp4"])
-def test_cached_real_videos_are_what_qwen_vl_utils_would_decode(name, fixtures_dir, tmp_path, monkeypatch):
-    video = entry(fixtures_dir / "videos" / name, nframes=16)
+def test_cached_usual_videos_are_what_qwen_vl_utils_would_decode(usual_video, tmp_path, monkeypatch):
+    video = entry(usual_video, nframes=16)
     assert prepare(video, FrameCache(tmp_path)).state == "decoded"
     frames, metadata = FrameCache(tmp_path).get(video)
     from qwen_vl_utils import vision_process

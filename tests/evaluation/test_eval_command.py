@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
 from verl_twgrpo.evaluation import command
 
+RELEASED = Path(__file__).resolve().parents[1] / "released"
 ROW = {"input": "q", "gts": "A,C", "score": 1.0, "step": 4, "benchmark": "clevrer", "accuracy": 1.0}
 
 
@@ -94,19 +96,18 @@ def test_the_parser_rules_can_be_chosen_for_all_rows(dump, capsys):
         run(path, "--lenient", "bear")
 
 
-def test_released_summaries_print_their_pooled_figures(fixtures_dir, capsys):
-    assert run(fixtures_dir / "stored_metrics.json") == 0
+def test_released_summaries_print_their_pooled_figures(capsys):
+    assert run(RELEASED / "stored_metrics.json") == 0
     printed = capsys.readouterr().out
     assert "| all | 9238 | 50.4 [49.3, 51.4] | 62.9 |" in printed
 
 
-def test_released_files_of_several_benchmarks_are_told_apart(fixtures_dir, capsys):
-    names = ("mmvu_zeroshot", "mvbench_zeroshot", "videomme_zeroshot")
-    assert run(*(fixtures_dir / f"{name}.jsonl" for name in names)) == 0
+def test_released_files_of_several_benchmarks_are_told_apart(capsys):
+    names = ("mmvu_zeroshot", "mvbench_zeroshot")
+    assert run(*(RELEASED / f"{name}.jsonl" for name in names)) == 0
     printed = capsys.readouterr().out
-    for line in ("| mmvu | all | 100 | 66.0", "| mvbench | all | 100 | 63.0", "| videomme | all | 100 | 51.0"):
+    for line in ("| mmvu | all | 100 | 66.0", "| mvbench | all | 100 | 63.0"):
         assert line in printed
-    assert "videomme: 11 rows of a problem" in printed
 
 
 def test_evaluation_imports_neither_verl_nor_torch():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from verl_twgrpo.evaluation import Prediction, compare, evaluate, read_predictions, stored_deviations, wilson
@@ -85,13 +87,14 @@ def test_baselines_that_cannot_be_paired_are_refused():
 
 # --- the released logs ---------------------------------------------------------------------------------------------
 
+RELEASED = Path(__file__).resolve().parents[1] / "released"
+
 # Rows whose stored accuracy is not what one parser for all models computes, by problem, and why.
 EXPLAINED = {
     "mmvu_twgrpo_ckpt500": {},
     "mmvu_videochatr1": {},
     "mmvu_zeroshot": {"101": "<answer>C</answer> is right; the zero-shot script compared it as it stands with C"},
     "mvbench_zeroshot": {"2301": "a tagged, right answer, compared as it stands"},
-    "videomme_zeroshot": {},
     "nextgqa_test_zeroshot": {},
 }
 # file: (rows, duplicates, right by its stored scores, right here, unparsable)
@@ -100,14 +103,13 @@ COUNTS = {
     "mmvu_videochatr1": (27, 0, 20, 20, 0),
     "mmvu_zeroshot": (100, 0, 65, 66, 0),
     "mvbench_zeroshot": (100, 0, 62, 63, 0),
-    "videomme_zeroshot": (100, 11, 51, 51, 1),
     "nextgqa_test_zeroshot": (100, 0, 73, 73, 1),
 }
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
-def test_stored_scores_are_reproduced_but_for_the_explained_rows(fixtures_dir, name):
-    found = read_predictions([fixtures_dir / f"{name}.jsonl"])
+def test_stored_scores_are_reproduced_but_for_the_explained_rows(name):
+    found = read_predictions([RELEASED / f"{name}.jsonl"])
     assert not found.unreadable
     assert {row.id for row, _ in stored_deviations(found.rows)} == set(EXPLAINED[name])
     stored = sum(row.stored for row in found.rows)
@@ -124,14 +126,14 @@ def test_one_parser_reads_tagged_and_bare_answers_alike():
     assert PARSER_RULES == ("bare",)
 
 
-def test_the_strict_grammar_alone_reads_no_bare_answer(fixtures_dir):
-    rows = read_predictions([fixtures_dir / "mmvu_zeroshot.jsonl"]).rows
+def test_the_strict_grammar_alone_reads_no_bare_answer():
+    rows = read_predictions([RELEASED / "mmvu_zeroshot.jsonl"]).rows
     assert evaluate(rows, lenient=False)["mmvu"]["all"].unparsable == 98  # two have tags
 
 
-def test_mmvu_shows_no_gain_over_zero_shot_when_both_are_parsed_alike(fixtures_dir):
+def test_mmvu_shows_no_gain_over_zero_shot_when_both_are_parsed_alike():
     model, baseline = (
-        read_predictions([fixtures_dir / f"{name}.jsonl"]).rows for name in ("mmvu_twgrpo_ckpt500", "mmvu_zeroshot")
+        read_predictions([RELEASED / f"{name}.jsonl"]).rows for name in ("mmvu_twgrpo_ckpt500", "mmvu_zeroshot")
     )
     both = compare(model, baseline)["mmvu"]["all"]
     assert (both.n, both.strict.only_first, both.strict.only_second) == (100, 3, 6)

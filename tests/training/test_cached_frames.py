@@ -20,9 +20,9 @@ ROLLOUTS = 8
 
 
 @pytest.fixture
-def video(fixtures_dir):
+def video(make_video):
     return {
-        "video": str(fixtures_dir / "videos" / "video_12176.mp4"),
+        "video": str(make_video("pushed.mp4", frames=40, width=320, height=240)),
         "nframes": 4, "min_pixels": 4 * 28 * 28, "max_pixels": 16 * 28 * 28, "digest": "",
     }  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_text_only_prompt_has_no_video(config):
 
 def test_frames_that_were_not_prepared_are_named(messages, config):
     messages[0]["content"][0]["nframes"] = 6
-    with pytest.raises(FileNotFoundError, match="video_12176"):
+    with pytest.raises(FileNotFoundError, match="pushed"):
         asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config))
 
 
