@@ -1,4 +1,4 @@
-"""``verl-twgrpo``: doctor, demo, data, plan, bench, eval, study, report."""
+"""``verl-twgrpo``: doctor, demo, data, parity, plan, bench, eval, study, report."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ COMMANDS = {
         "benchmarks",
     ),
     "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
+    "parity": ("verl_twgrpo.parity.command", "whether rollout and actor see one prompt and its video alike"),
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
     "study": ("verl_twgrpo.mini_clevrer.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
     "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),

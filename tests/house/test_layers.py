@@ -22,7 +22,7 @@ LAYERS = [
     {"platforms"},
     {"compat"},
     {"training"},
-    {"planning", "evaluation", "bench", "doctor"},
+    {"planning", "evaluation", "bench", "doctor", "parity"},
     {"report"},
     {"mini_clevrer"},
     {"plugin", "cli"},

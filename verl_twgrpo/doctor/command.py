@@ -47,5 +47,6 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {mark} {finding.what:<26} {finding.value}")
             if finding.to_do:
                 print(f"     -> {finding.to_do}")
+    print("before training, per model: verl-twgrpo parity MODEL (do rollout and actor see a video alike?)")
     print("training can start" if not problems else f"training cannot start: {len(problems)} to mend, marked !!")
     return 1 if problems else 0
