@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from smol_sampling import Sample
 from smol_statistics import live_rows
 
 from verl_twgrpo.algorithm import chunked_group_divergence, token_weights
-from verl_twgrpo.algorithm.divergence import DivergenceKind
+from verl_twgrpo.algorithm.divergences import DIVERGENCES
 
-KINDS = get_args(DivergenceKind)
+KINDS = DIVERGENCES.names()
 NAMES = {"jsd": "paper (Eq. 4)", "released": "released code", "live": "live"}
 ALPHA = 0.7
 # Positions of which logits of all rows are held at once: 8 x 16 x 49,152 x 4 bytes = 24 MiB.

@@ -9,7 +9,7 @@ import verl_twgrpo.algorithm as algorithm
 
 
 def test_the_algorithm_is_pure_torch():
-    """No import of verl, nor of other parts of the package."""
+    """No import of verl, nor of other parts of the package but the ground that has neither."""
     for path in Path(algorithm.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -18,7 +18,8 @@ def test_the_algorithm_is_pure_torch():
                 names = [node.module]
             for name in names:
                 assert name.split(".")[0] != "verl", (path, name)
-                assert not name.startswith("verl_twgrpo") or name.startswith("verl_twgrpo.algorithm"), (path, name)
+                below = name.startswith("verl_twgrpo.algorithm") or name == "verl_twgrpo.rows"
+                assert not name.startswith("verl_twgrpo") or below, (path, name)
 
 
 def test_public_names_are_exported():

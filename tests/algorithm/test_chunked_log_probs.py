@@ -14,7 +14,7 @@ def test_log_probs_are_those_of_rounded_logits_and_the_divergence_is_not_touched
     hidden_NH, head_VH = torch.randn(11, 16, generator=generator), 3 * torch.randn(97, 16, generator=generator)
     targets_N = torch.randint(0, 97, (11,), generator=generator)
     lengths_G = [4, 5, 2]
-    settings = {"temperature": temperature, "targets_N": targets_N, "rows_per_chunk": 4}
+    settings = {"temperature": temperature, "targets_N": targets_N, "tokens_per_chunk": 4}
     fine = chunked_group_divergence(hidden_NH, lengths_G, head_VH, **settings)
     rounded = chunked_group_divergence(hidden_NH, lengths_G, head_VH, **settings, log_prob_dtype=torch.bfloat16)
     # as verl scales them: in the type of the logits

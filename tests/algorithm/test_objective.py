@@ -233,15 +233,14 @@ def gradient(logits_GTV, tokens_GT, advantages_GT, lengths, detach: bool) -> tor
     mask_GT = (torch.arange(T) < torch.tensor(lengths)[:, None]).double()
     weights_T = token_weights(group_divergence(log_probs_GTV, lengths), lengths)
     log_prob_GT = log_probs_GTV.gather(-1, tokens_GT[..., None])[..., 0]
-    loss, _ = tw_grpo_policy_loss(
-        log_prob_GT.detach(),
-        log_prob_GT,
-        advantages_GT,
-        mask_GT,
-        config=CONFIG,
-        weights=weights_T.expand_as(log_prob_GT),
-        detach=detach,
-    )
+    weights_GT = weights_T.expand_as(log_prob_GT)
+    if detach:
+        loss, _ = tw_grpo_policy_loss(
+            log_prob_GT.detach(), log_prob_GT, advantages_GT, mask_GT, config=CONFIG, weights=weights_GT
+        )
+    else:  # the same on policy, where nothing is clipped, as the released code has it
+        ratio_GT = (log_prob_GT - log_prob_GT.detach()).exp()
+        loss = -(weights_GT * ratio_GT * advantages_GT * mask_GT).sum() / mask_GT.sum()
     loss.backward()
     return logits_GTV.grad
 
@@ -266,7 +265,7 @@ def test_gradient_through_the_weights_leaks_in_the_ragged_tail(seed):
     assert (through - detached).norm() > 1e-4 * detached.norm()
 
 
-def test_gradient_through_the_weights_is_off_by_default():
+def test_no_gradient_flows_through_the_weights():
     weights = torch.full((1, 2), 1.5, requires_grad=True)
     log_prob = torch.zeros(1, 2, requires_grad=True)
     for placement in PLACEMENTS:

@@ -144,6 +144,24 @@ def test_a_range_is_degenerate_by_row_by_column_or_by_share_of_the_bound():
     assert token_weights(just_above, [2] * 8).tolist() == pytest.approx([1.0, 1.7])
 
 
+# ---- the numbers of version 0.2.0, by the code that it had
+
+GOLDEN = {
+    "jsd": [1.57144427, 1.70000005, 1.55836165, 1.45256078, 1.0, 1.08005476, 1.18506491],
+    "released": [1.11968851, 1.43062544, 1.70000005, 1.07742774, 1.0, 1.00940347, 1.09430707],
+    "live": [1.53992271, 1.62730026, 1.70000005, 1.65271997, 1.03133023, 1.01373589, 1.0],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_of_the_first_version(kind):
+    lengths, N, H, columns = [4, 7, 2, 7], 20, 8, 67
+    hidden_NH, head_VH = torch.sin(torch.arange(N * H) * 0.7).view(N, H), 3 * torch.cos(torch.arange(columns * H) * 1.3)
+    result = chunked_group_divergence(hidden_NH, lengths, head_VH.view(columns, H), kind=kind, temperature=0.9)
+    weights_T = token_weights(result.divergence_T, lengths, kind=kind, vocabulary_size=result.vocabulary_size)
+    torch.testing.assert_close(weights_T, torch.tensor(GOLDEN[kind]), rtol=2e-6, atol=0)
+
+
 # ---- gradient, errors
 
 
@@ -159,7 +177,7 @@ def test_weights_have_the_gradient_of_the_divergence():
     [
         ({"weight": "two"}, "weight 'two' is unknown, choose one of one_plus, eq5"),
         ({"scope": "tail"}, "scope 'tail' is unknown, choose one of all, content, padding, none"),
-        ({"kind": "kl"}, "kind 'kl' is unknown"),
+        ({"kind": "kl"}, "divergence 'kl' is unknown"),
         ({"kind": "released"}, "give vocabulary_size"),
         ({"lengths_G": [4, 4]}, r"divergence_T has shape \(5,\), expected \[4\]"),
     ],

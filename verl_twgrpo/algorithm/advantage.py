@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
+from verl_twgrpo.rows import rows_by_group
+
 
 def group_normalised_advantage(
     rewards_B: torch.Tensor, group_ids: Sequence[Hashable], eps: float = 1e-4
@@ -31,11 +33,8 @@ def group_normalised_advantage(
         )
     if not rewards_B.is_floating_point():
         rewards_B = rewards_B.float()
-    rows_by_group: dict[Hashable, list[int]] = {}
-    for row, group in enumerate(group_ids):
-        rows_by_group.setdefault(group, []).append(row)
     advantages_B = torch.zeros_like(rewards_B)
-    for rows in rows_by_group.values():
+    for rows in rows_by_group(group_ids).values():
         rewards = rewards_B[rows]
         if rewards.min() < rewards.max():
             advantages_B[rows] = (rewards - rewards.mean()) / (rewards.std() + eps)

@@ -31,7 +31,6 @@ def weighted_clipped_objective(
     clip_high: float = 0.28,
     clip_c: float = 3.0,
     placement: WeightPlacement = "outside",
-    detach: bool = True,
 ) -> ClippedObjective:
     """Per-token losses, to be minimised: the negated summand of Eq. 6.
 
@@ -49,10 +48,9 @@ def weighted_clipped_objective(
     Args:
         log_prob_BT, old_log_prob_BT: of the taken tokens, now and when they were sampled.
         advantages_BT: by token.
-        weights_BT: by token, >= 0; None: none, or folded into the advantages already.
+        weights_BT: by token, >= 0; None: none, or folded into the advantages already. No gradient flows through them.
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
         clip_c: dual clip, above 1.
-        detach: keep gradients from flowing through the weights.
 
     Raises:
         ValueError: unknown placement, or clip_c not above 1.
@@ -61,7 +59,7 @@ def weighted_clipped_objective(
         raise ValueError(f"objective: placement {placement!r} is unknown, choose one of outside, eq6")
     if not clip_c > 1.0:
         raise ValueError(f"objective: clip_c is {clip_c}, dual clip needs a bound above 1")
-    if weights_BT is not None and detach:
+    if weights_BT is not None:
         weights_BT = weights_BT.detach()
     if weights_BT is not None and placement == "outside":
         advantages_BT = advantages_BT * weights_BT
@@ -103,7 +101,6 @@ def tw_grpo_policy_loss(
     *,
     weights: torch.Tensor | None = None,
     placement: WeightPlacement = "outside",
-    detach: bool = True,
     aggregate: Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor] = token_mean,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Policy loss in the signature of verl (trainer/ppo/core_algos.py), and its clipping metrics.
@@ -116,7 +113,7 @@ def tw_grpo_policy_loss(
         config: has clip_ratio, clip_ratio_low, clip_ratio_high (None: clip_ratio) and clip_ratio_c, as verl's
             ActorConfig.
         rollout_is_weights: [B, T], multiplies the per-token losses.
-        weights, placement, detach: as in ``weighted_clipped_objective``.
+        weights, placement: as in ``weighted_clipped_objective``.
         aggregate: (losses, mask, loss_agg_mode) -> scalar loss.
 
     Raises:
@@ -128,7 +125,7 @@ def tw_grpo_policy_loss(
         config.clip_ratio if side is None else side for side in (config.clip_ratio_low, config.clip_ratio_high)
     )
     objective = weighted_clipped_objective(
-        log_prob, old_log_prob, advantages, weights, clip_low, clip_high, config.clip_ratio_c, placement, detach
+        log_prob, old_log_prob, advantages, weights, clip_low, clip_high, config.clip_ratio_c, placement
     )
     losses = objective.losses_BT
     if rollout_is_weights is not None:

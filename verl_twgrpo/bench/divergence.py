@@ -24,8 +24,8 @@ from statistics import quantiles
 import psutil
 import torch
 
-from verl_twgrpo.algorithm.chunked import chunked_group_divergence
-from verl_twgrpo.algorithm.divergence import RELEASED_CLAMP
+from verl_twgrpo.algorithm.divergences import RELEASED_CLAMP
+from verl_twgrpo.algorithm.head_pass import chunked_group_divergence
 
 METHODS = ("gemm", "naive", "jsd", "released")
 PROCESSES_PER_METHOD = 3

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from verl_twgrpo.algorithm.chunked import ROWS_PER_CHUNK
+from verl_twgrpo.algorithm.head_pass import TOKENS_PER_CHUNK
 
 from .model import ModelSizes
 
 BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 
 
-def weights_pass_bytes(device: str, rows_per_chunk: int | None, n: int, vocabulary: int) -> int:
-    """Logits and two elementwise buffers of the weights pass (``algorithm/chunked.py``): 1.5 x rows x V x 4 bytes."""
-    rows = rows_per_chunk or ROWS_PER_CHUNK.get(device, ROWS_PER_CHUNK["cuda"])
-    return int(1.5 * max(rows, 4 * n) * vocabulary * 4)
+def weights_pass_bytes(device: str, tokens_per_chunk: int | None, n: int, vocabulary: int) -> int:
+    """Logits and two elementwise buffers of the weights pass (algorithm/head_pass.py): 1.5 x tokens x V x 4 bytes."""
+    tokens = tokens_per_chunk or TOKENS_PER_CHUNK.get(device, TOKENS_PER_CHUNK["cuda"])
+    return int(1.5 * max(tokens, 4 * n) * vocabulary * 4)
 
 
 def waiting_bytes(n: int, response_length: int, hidden: int) -> int:

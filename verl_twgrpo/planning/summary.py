@@ -126,7 +126,7 @@ def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Li
     ref = config.actor_rollout_ref
     if _weighted(config):
         logits = weights_pass_bytes(
-            config.trainer.device, config.algorithm.tw_grpo.rows_per_chunk, made.n, sizes.vocabulary
+            config.trainer.device, read_settings(config.algorithm.tw_grpo).tokens_per_chunk, made.n, sizes.vocabulary
         )
         waiting = waiting_bytes(made.n, ref.rollout.response_length, sizes.hidden)
         yield (

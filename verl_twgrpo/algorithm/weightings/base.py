@@ -1,0 +1,102 @@
+"""What a token weighting is, what it is given, and the registry of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from verl_twgrpo.algorithm.registry import Registry
+
+DIVERGENCE = "divergence"
+
+
+@dataclass
+class Group:
+    """The responses to one prompt in one step, G of them, with a value per token.
+
+    uid: the group's name. rows: of the batch, one per response. masks: [L] bool per response, False for tokens that are
+    not the model's own (the output of a tool, say). columns: by name, one [L] float tensor per response; a
+    "divergence" has the same value for all responses at a position. step: of training. number: which prompt of the step
+    this is, however rows are spread over ranks. vocabulary_size: columns of the head where the head pass ran. weights:
+    [L] float32 per response, once they are known.
+    """
+
+    uid: str
+    rows: list[int]
+    masks: list[torch.Tensor]
+    columns: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    step: int = 0
+    number: int = 0
+    vocabulary_size: int | None = None
+    weights: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(mask) for mask in self.masks]
+
+    @property
+    def divergence_T(self) -> torch.Tensor | None:
+        """By position, T the longest response; None where no head pass ran."""
+        return max(self.columns[DIVERGENCE], key=len) if DIVERGENCE in self.columns else None
+
+    @property
+    def own_T(self) -> torch.Tensor:
+        """Whether any response has a token of the model's own at a position, bool."""
+        own_T = torch.zeros(max(self.lengths), dtype=torch.bool)
+        for mask in self.masks:
+            own_T[: len(mask)] |= mask
+        return own_T
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Settings of a weighting that has none."""
+
+
+class Weighting(ABC):
+    """One rule that gives every token of a group's responses a factor on its advantage.
+
+    A class attribute may become a property where it depends on the settings.
+
+    name: as ``algorithm.tw_grpo.weighting`` selects it. Settings: dataclass of its settings, which checks them itself
+    and raises ``ValueError`` beginning with the setting's name. columns: what it reads of a batch, by response token:
+    "entropy", "old_log_probs", "advantages", "rm_scores" and other tensors of verl's. divergence: name of the
+    divergence whose head pass must run ("divergence" is then a column too), None for none. extra_passes: column -> view
+    of the video (training/views.py: a name, or a mapping of name and the view's settings), for one more no-gradient
+    log-prob pass each, whose log-probs are that column. active: False where its
+    settings make all weights 1, so that nothing needs to run.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type] = NoSettings
+    columns: Sequence[str] = ()
+    divergence: str | None = None
+    extra_passes: Mapping[str, str | Mapping[str, Any]] = {}
+    active: bool = True
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = self.Settings() if settings is None else settings
+
+    @abstractmethod
+    def weigh(self, group: Group) -> list[torch.Tensor]:
+        """One [L] tensor per response, >= 0 and finite; 1 where nothing is known.
+
+        What it says of tokens outside a response's mask is not used, and must not depend on their columns: the caller
+        puts 1 there. No column has NaN at a token inside the masks: the caller leaves such groups out.
+        """
+
+    def weigh_step(self, groups: Sequence[Group]) -> list[list[torch.Tensor]]:
+        """``weigh`` of all groups of a step; for a rule that looks at all of them at once."""
+        return [self.weigh(group) for group in groups]
+
+    def read_columns(self) -> tuple[str, ...]:
+        """All columns that ``weigh`` reads, those of passes of its own included."""
+        own = (DIVERGENCE,) if self.divergence is not None else ()
+        return tuple(dict.fromkeys((*own, *self.columns, *self.extra_passes)))
+
+
+WEIGHTINGS: Registry[type[Weighting]] = Registry("weighting", "verl_twgrpo.weightings")
