@@ -246,3 +246,146 @@ def make_engine(checkpoints, process_group):
         return engine
 
     return make
+
+
+class FakeQueue:
+    """TransferQueue's two calls that a step makes, on a dictionary: key -> field -> value of that row."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict] = {}
+
+    def put(self, keys, partition_id, fields, tags=None):
+        from transfer_queue import KVBatchMeta
+
+        for name in list(fields.keys()):
+            column = fields[name]
+            values = column.unbind() if isinstance(column, torch.Tensor) else column.tolist()
+            for key, value in zip(keys, values, strict=True):
+                self.rows.setdefault(key, {})[name] = value
+        return KVBatchMeta(partition_id=partition_id, keys=list(keys), tags=[self.tags[key] for key in keys])
+
+    def get(self, keys, partition_id, select_fields):
+        from verl.utils import tensordict_utils as tu
+
+        columns = {}
+        for name in select_fields:
+            values = [self.rows[key][name] for key in keys if name in self.rows[key]]
+            if not values:
+                continue
+            assert len(values) == len(keys), f"{name} is missing in some rows"
+            is_tensor = isinstance(values[0], torch.Tensor)
+            columns[name] = torch.nested.as_nested_tensor(values, layout=torch.jagged) if is_tensor else values
+        return tu.get_tensordict(columns)
+
+
+class FakeStep:
+    """One step of the trainer from old log-probs to advantages, through verl's own methods, without Ray.
+
+    infer: what the workers compute: (extra_info of the batch) -> fields by token of prompt and response. rewards: one
+    per row. keys: verl's row keys; by default the rows of a uid are its rollouts 0, 1, ...
+    """
+
+    def __init__(self, monkeypatch, batch: Batch, infer, rewards, keys=None, masks=None, last_pass=None) -> None:
+        import transfer_queue as tq
+        from transfer_queue import KVBatchMeta
+
+        if keys is None:
+            keys = [f"{uid}_{batch.uids[:row].count(uid)}_0" for row, uid in enumerate(batch.uids)]
+        self.batch, self.infer, self.queue = batch, infer, FakeQueue()
+        self.last_pass = last_pass or (lambda: {"seconds": 0.5, "vocabulary_size": VOCABULARY})
+        self.queue.tags = {
+            key: {"is_padding": pad, "seq_len": len(p) + len(r)}
+            for key, pad, p, r in zip(keys, batch.padding, batch.prompts, batch.responses, strict=True)
+        }
+        for row, key in enumerate(keys):
+            response = batch.responses[row]
+            mask = torch.full_like(response, 0 if batch.padding[row] else 1) if masks is None else masks[row]
+            scores = torch.zeros(len(response))
+            scores[-1] = rewards[row]
+            self.queue.rows[key] = {
+                "uid": batch.uids[row], "responses": response, "response_mask": mask, "rm_scores": scores,
+                "extra_fields": {"reward_extra_info": {"accuracy": float(rewards[row] > 0)}},
+                "reward_model": {"ground_truth": "A"}, "extra_info": {"id": f"q{batch.uids[row]}"},
+            }  # fmt: skip
+        self.meta = KVBatchMeta(partition_id="train", keys=list(keys), tags=[self.queue.tags[key] for key in keys])
+        monkeypatch.setattr(tq, "kv_batch_get", self.queue.get)
+        monkeypatch.setattr(tq, "kv_batch_put", self.queue.put)
+
+    def compute_log_prob(self, meta):
+        """verl's worker method: fields of every row into the queue."""
+        for name, column in self.infer(dict(meta.extra_info)).items():
+            for key, value in zip(meta.keys, column.unbind(), strict=True):
+                self.queue.rows[key][name] = value
+        return meta
+
+    def last_weights_pass(self):
+        return [self.last_pass()]
+
+    def trainer(self, **settings):
+        """A TWGRPOTrainer that has what a step needs, and these settings."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from omegaconf import OmegaConf
+
+        from verl_twgrpo.training.dump import StepDump
+        from verl_twgrpo.training.settings import TWGRPOConfig
+        from verl_twgrpo.training.trainer import TWGRPOTrainer
+
+        trainer = TWGRPOTrainer.__new__(TWGRPOTrainer)
+        trainer.config = OmegaConf.create(
+            {
+                "algorithm": {"adv_estimator": "tw_grpo", "use_kl_in_reward": False, "gamma": 1.0, "lam": 1.0},
+                "actor_rollout_ref": {
+                    "rollout": {"n": 3, "temperature": 0.7, "calculate_log_probs": False},
+                    "actor": {"loss_agg_mode": "token-mean", "loss_scale_factor": None},
+                },
+            }
+        )
+        trainer.tw_grpo = TWGRPOConfig(**settings)
+        trainer.weighting = trainer.tw_grpo.make_weighting()
+        trainer._groups, trainer._prompt_number, trainer._prompt_order = [], {}, {}
+        trainer._dump, trainer._dump_futures = StepDump(trainer.tw_grpo.dump_dir), []
+        trainer._dump_executor = ThreadPoolExecutor(1)
+        trainer.actor_rollout_wg, trainer.timing_raw, trainer.global_steps = self, {}, 12
+        trainer.tokenizer = _Words()
+        return trainer
+
+    def run(self, trainer) -> dict:
+        """Metrics of the step; what it stored is in ``column``."""
+        metrics: dict = {}
+        self.meta.extra_info["temperature"] = 0.7
+        batch = trainer._compute_old_log_prob(self.meta, metrics)
+        trainer._compute_advantage(batch, metrics)
+        for future in trainer._dump_futures:
+            future.result()
+        return metrics
+
+    def column(self, name: str) -> list[torch.Tensor]:
+        return [self.queue.rows[key][name] for key in self.meta.keys]
+
+
+class _Words:
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(f"<{token}>" for token in ids)
+
+
+@pytest.fixture
+def fake_step(monkeypatch):
+    """``fake_step(batch, infer, rewards)``: a ``FakeStep``."""
+    return lambda *args, **kwargs: FakeStep(monkeypatch, *args, **kwargs)
+
+
+@pytest.fixture
+def engine_step(fake_step, make_engine, ragged_batch):
+    """A ``FakeStep`` whose workers are our engine with the tiny model."""
+    from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
+
+    engine = make_engine(TWGRPOEngine)
+
+    def infer(extra_info):
+        settings = {"calculate_entropy": True, "compute_loss": False, "use_dynamic_bsz": False} | extra_info
+        data = ragged_batch.tensordict(micro_batch_size_per_gpu=1, use_remove_padding=False, **settings)
+        with engine.eval_mode():
+            return engine.infer_batch(data)["model_output"]
+
+    return fake_step(ragged_batch, infer, [1.0, 0.0, 0.5, 0.0, 1.0, 1.0, 0.0], last_pass=lambda: engine.last_pass)

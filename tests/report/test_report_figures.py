@@ -15,7 +15,8 @@ from verl_twgrpo.report.reading import Group, Run, read_run
 def group(step, rewards=(2.0, 1.0), lengths=(2, 4), weights=(1.0, 1.2, 1.7, 1.5), divergences=(0.0, 1.0, 5.0, 9.0)):
     arrays = (np.array(values, dtype=np.float32) for values in (rewards, lengths, weights, divergences))
     rewards_G, lengths_G, weights_T, divergence_T = arrays
-    return Group(step, f"u{step}", rewards_G, lengths_G.astype(int), weights_T, divergence_T)
+    lengths_G = lengths_G.astype(int)
+    return Group(step, f"u{step}", rewards_G, lengths_G, [weights_T[:length] for length in lengths_G], divergence_T)
 
 
 def run_with(*groups, label="a", **fields):
@@ -79,6 +80,17 @@ def test_weights_by_position_end_where_the_longest_response_of_a_group_ends():
     np.testing.assert_allclose(weights[:, 0], [1.0, 1.2, 1.7, 1.5], rtol=1e-6)
     np.testing.assert_allclose(weights[:, 1], [1.0, 1.6, np.nan, np.nan], rtol=1e-6)
     assert shortest.tolist() == [2, 1]
+
+
+def test_weights_that_differ_between_responses_are_shown_by_their_mean():
+    made = Group(1, "u", np.array([1.0, 0.0]), np.array([1, 2]), [np.array([0.5]), np.array([1.5, 2.0])], np.zeros(2))
+    np.testing.assert_allclose(series.weights_by_position([made])[0][:, 0], [1.0, 2.0])
+
+
+def test_without_a_head_pass_the_divergence_comes_from_the_log_or_from_nowhere():
+    blind = run_with(group(1, divergences=(np.nan,) * 4))
+    assert series.divergence(blind) is None
+    assert figures.divergence_figure([blind]) is None
 
 
 def test_smoothing_keeps_a_constant_and_the_length():

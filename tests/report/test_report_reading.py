@@ -15,7 +15,8 @@ from verl_twgrpo.report.reading import TOKEN_COLUMNS, labels, read_groups, read_
 def test_groups_of_a_dump_have_the_values_by_position_and_the_length_of_every_response(full_run):
     groups = read_groups(full_run / "tw_grpo" / "step_000002.parquet")
     assert [(group.step, group.uid) for group in groups] == [(2, "u2"), (2, "v2")]
-    np.testing.assert_allclose(groups[0].weights_T, [1.0, 1.2, 1.7, 0.9], rtol=1e-6)
+    assert [len(weights_L) for weights_L in groups[0].weights_G] == [2, 4, 3]
+    np.testing.assert_allclose(groups[0].weights_G[1], [1.0, 1.2, 1.7, 0.9], rtol=1e-6)
     np.testing.assert_allclose(groups[0].divergence_T, [0, 1, 5, 2])
     assert groups[0].lengths_G.tolist() == [2, 4, 3]
     assert groups[0].rewards_G.tolist() == [2.0, 1.5, 0.0]
@@ -109,8 +110,8 @@ def test_a_dump_that_the_trainer_writes_is_read(tmp_path, schema):
     """From producer to consumer: the trainer's own writer, on the tensors that it gets from verl."""
     import torch
 
-    from verl_twgrpo.training.dump import _write
-    from verl_twgrpo.training.metrics import WeightedGroup
+    from verl_twgrpo.algorithm.weightings import Group
+    from verl_twgrpo.training.dump import write_step
 
     class Column(list):
         tolist = unbind = lambda self: list(self)
@@ -133,9 +134,12 @@ def test_a_dump_that_the_trainer_writes_is_read(tmp_path, schema):
         "extra_fields": Column(scores),
         "extra_info": Column([{"id": "q7"}] * 2),
     }
-    group = WeightedGroup("u", [0, 1], [2, 3], torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 1.5, 1.7]))
+    divergence = [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0, 2.0])]
+    masks = [torch.ones(length, dtype=torch.bool) for length in (2, 3)]
+    group = Group("u", [0, 1], masks, {"divergence": divergence}, step=7)
+    group.weights = [torch.tensor([1.0, 1.5]), torch.tensor([1.0, 1.5, 1.7])]
     path = tmp_path / "tw_grpo" / "step_000007.parquet"
-    _write(path, 7, data, [group], Tokenizer())
+    write_step(path, 7, data, [group], Tokenizer())
     run = read_run(tmp_path, "r")
     read = read_token_group(run, run.groups[0])
     assert (read.step, read.id, read.ground_truth) == (7, "q7", "A")

@@ -41,6 +41,37 @@ def test_every_row_is_placed_once_and_every_group_on_one_rank(batch):
         assert len([k for k in range(len(uids)) if k == 0 or uids[k] != uids[k - 1]]) == len(set(uids))
 
 
+@given(batches(), st.integers(1, 4))
+def test_padding_is_spread_over_the_steps_of_a_rank(batch, steps):
+    """verl cuts each rank's rows into mini-batches in their order; none is left with padding alone if it can be."""
+    rows, workloads, ranks = batch
+    rows = rows + [None] * (-len(rows) % (ranks * steps))
+    workloads = workloads + [1] * (len(rows) - len(workloads))
+    per_rank = len(rows) // ranks
+    ordered = order_rows(rows, workloads, ranks, per_rank // steps)
+    if ordered is None:
+        return
+    order, by_rank = ordered
+    assert sorted(order) == list(range(len(rows)))
+    check_groups_whole([rows[row] for row in order], ranks)
+    for part in by_rank:
+        mini_batches = [part[k : k + per_rank // steps] for k in range(0, per_rank, per_rank // steps)]
+        counts = [sum(rows[row] is not None for row in mini_batch) for mini_batch in mini_batches]
+        assert max(counts) - min(counts) <= 1
+        real = [rows[row] for row in part if rows[row] is not None]
+        assert len([k for k in range(len(real)) if k == 0 or real[k] != real[k - 1]]) == len(set(real))
+
+
+def test_groups_of_5_5_5_and_8_on_two_ranks_make_no_step_of_one_response():
+    """verl pads 23 rows to 24 in mini-batches of 8; groups stay whole in 32 only: four steps of four rows a rank."""
+    rows = ["a"] * 5 + ["b"] * 5 + ["c"] * 5 + ["d"] * 8
+    assert order_rows(rows + [None], [1] * 24, 2, 4) is None
+    order, by_rank = order_rows(rows + [None] * 9, [1] * 32, 2, 4)
+    padded = rows + [None] * 9
+    of_step = [sum(padded[row] is not None for part in by_rank for row in part[k : k + 4]) for k in range(0, 16, 4)]
+    assert sum(of_step) == 23 and min(of_step) >= 5
+
+
 def test_tokens_are_balanced_across_ranks():
     sizes, workloads = [8] * 6, [100, 90, 60, 50, 20, 10]
     parts = partition_groups(sizes, workloads, ranks=2, rows_per_rank=24)

@@ -161,15 +161,27 @@ def test_both_are_registered_by_name():
         ({"alpha": -0.1}, r"alpha=-0.1: need a number of 0 or more"),
         ({"alpha": "much"}, r"alpha='much'"),
         ({"alpha": float("nan")}, r"alpha=nan"),
-        ({"divergence": "kl"}, r"divergence='kl': choose one of jsd, released, live"),
+        ({"divergence": "kl"}, r"divergence='kl': .*choose one of jsd, released, live"),
         ({"weight": "eq6"}, r"weight='eq6'"),
         ({"placement": "inside"}, r"placement='inside'"),
         ({"scope": "tail"}, r"scope='tail'"),
         ({"std_eps": None}, r"std_eps=None"),
+        ({"tokens_per_chunk": 0}, r"tokens_per_chunk=0"),
         ({"rows_per_chunk": 0}, r"rows_per_chunk=0"),
+        ({"rows_per_chunk": 8, "tokens_per_chunk": 9}, r"rows_per_chunk=8: the former name of tokens_per_chunk"),
+        ({"weighting": "best"}, r"weighting: weighting 'best' is unknown, choose one of group_divergence"),
+        ({"settings": {"q": 0.2}}, r"settings\.q: .* has its settings in algorithm\.tw_grpo itself: divergence"),
+        ({"normalise": "all"}, r"normalise='all': choose one of none, response, batch"),
+        ({"control": "all"}, r"control='all': choose one of none, shuffled, random"),
+        ({"seed": 0.5}, r"seed=0.5: need a whole number"),
         ({"detach": False}, r"detach=False: training takes the weights from the old policy"),
     ],
 )
 def test_a_bad_setting_is_named(setting, message):
     with pytest.raises(ValueError, match=r"algorithm\.tw_grpo\." + message):
         TWGRPOConfig(**setting)
+
+
+def test_former_settings_are_still_taken():
+    assert TWGRPOConfig(rows_per_chunk=7).tokens_per_chunk == 7
+    assert TWGRPOConfig(detach=True) is not None

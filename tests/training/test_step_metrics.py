@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from verl_twgrpo.training.metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.algorithm.weightings import Group
+from verl_twgrpo.training.metrics import reward_metrics, spread_metrics, weight_metrics
+
+
+def group(uid, lengths, divergence, weights):
+    """A group whose divergence and weights are those of the position."""
+    columns = {"divergence": [torch.tensor(divergence[:length]) for length in lengths]}
+    masks = [torch.ones(length, dtype=torch.bool) for length in lengths]
+    made = Group(uid, list(range(len(lengths))), masks, columns)
+    made.weights = [torch.tensor(weights[:length]) for length in lengths]
+    return made
 
 
 def test_weight_metrics_count_tokens_not_positions():
-    groups = [
-        WeightedGroup("a", [0, 1], [2, 4], torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.0, 1.2, 1.4, 1.6])),
-        WeightedGroup("b", [2, 3], [1, 1], torch.tensor([0.0]), torch.ones(1)),
-    ]
+    groups = [group("a", [2, 4], [0.0, 1.0, 2.0, 3.0], [1.0, 1.2, 1.4, 1.6]), group("b", [1, 1], [0.0], [1.0])]
     metrics = weight_metrics(groups)
     total = 2 * 1.0 + 2 * 1.2 + 1.4 + 1.6 + 2
     assert metrics["tw_grpo/weight_mean"] == pytest.approx(total / 8)
@@ -21,7 +28,14 @@ def test_weight_metrics_count_tokens_not_positions():
     assert metrics["tw_grpo/divergence_mean"] == pytest.approx((2 * 1.0 + 2.0 + 3.0) / 8)
     assert metrics["tw_grpo/live_fraction"] == pytest.approx(8 / 10)
     assert metrics["tw_grpo/degenerate_groups"] == pytest.approx(0.5)
+    assert metrics["tw_grpo/nan_tokens"] == 0
     assert weight_metrics([]) == {}
+
+
+def test_a_group_with_a_column_that_is_not_a_number_is_not_degenerate():
+    broken = group("a", [2, 2], [float("nan"), 0.0], [1.0, 1.0])
+    assert weight_metrics([broken], nan_tokens=2)["tw_grpo/degenerate_groups"] == 0
+    assert weight_metrics([broken], nan_tokens=2)["tw_grpo/nan_tokens"] == 2
 
 
 def test_spread_is_within_groups_and_leaves_padding_out():

@@ -102,16 +102,16 @@ def test_a_padding_row_enters_no_mixture(make_engine, ragged_batch):
 
 
 def test_the_head_sees_response_positions_only_and_once(make_engine, ragged_batch, monkeypatch):
-    from verl_twgrpo.algorithm import chunked
+    from verl_twgrpo.algorithm import head_pass
 
     engine = make_engine(TWGRPOEngine)
     rows_in_forward, rows_in_pass = [], []
     head = engine.module.get_output_embeddings()
     forward = head.forward
     monkeypatch.setattr(head, "forward", lambda hidden: rows_in_forward.append(hidden.shape[1]) or forward(hidden))
-    project = chunked._project
+    project = head_pass._project
     monkeypatch.setattr(
-        chunked, "_project", lambda hidden, *a, **k: rows_in_pass.append(len(hidden)) or project(hidden, *a, **k)
+        head_pass, "_project", lambda hidden, *a, **k: rows_in_pass.append(len(hidden)) or project(hidden, *a, **k)
     )
     infer(engine, ragged_batch, 1, "jsd")
     assert sum(rows_in_forward) == 0

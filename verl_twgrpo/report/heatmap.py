@@ -60,8 +60,7 @@ def heat_map(groups: Sequence[TokenGroup], command: str) -> str:
 
 def _section(number: int, group: TokenGroup, scale: float) -> str:
     lengths = [len(response.tokens) for response in group.responses]
-    longest = group.responses[lengths.index(max(lengths))]
-    finite = [weight for weight in longest.weight if math.isfinite(weight)]
+    finite = [weight for response in group.responses for weight in response.weight if math.isfinite(weight)]
     facts = [
         ("run", group.run),
         ("step", group.step),
@@ -80,7 +79,7 @@ def _section(number: int, group: TokenGroup, scale: float) -> str:
     cards = "".join(_card(k, response, group, min(lengths), scale) for k, response in enumerate(group.responses))
     listed = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
     return (
-        f'<section id="g{number}"><dl>{listed}</dl>{note}{prompt}{_strip(longest.weight, min(lengths))}'
+        f'<section id="g{number}"><dl>{listed}</dl>{note}{prompt}{_strip(_by_position(group), min(lengths))}'
         f'<div class="cards">{cards}</div></section>\n'
     )
 
@@ -129,8 +128,17 @@ def _token(
     return f'<i{attributes} data-v="{values}">{text}</i>'
 
 
+def _by_position(group: TokenGroup) -> list[float]:
+    """Mean weight of the responses that have a position; where they all have one weight, that weight."""
+    means = []
+    for position in range(max(len(response.weight) for response in group.responses)):
+        weights = [response.weight[position] for response in group.responses if len(response.weight) > position]
+        means.append(weights[0] if len(set(weights)) == 1 else math.fsum(weights) / len(weights))
+    return means
+
+
 def _strip(weights: Sequence[float], shortest: int) -> str:
-    """The weights by position as a step curve, with the padding region shaded."""
+    """The mean weights by position as a step curve, with the padding region shaded."""
     n = len(weights)
     if not n:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from tqdm import tqdm
+
+from verl_twgrpo.rows import parse_key, rows_by_group
 
 SERIES_COLUMNS = ("step", "group", "reward", "weight", "divergence")
 """What the figures need of a step's dump."""
@@ -27,13 +30,17 @@ SCALARS = ("critic/score/mean", "tw_grpo/group_reward_std", "response_length/mea
 
 @dataclass(frozen=True)
 class Group:
-    """The responses to one prompt in one step. weights_T, divergence_T: by position, T = max(lengths_G)."""
+    """The responses to one prompt in one step.
+
+    weights_G: by token, one array per response. divergence_T: by position, T = max(lengths_G); NaN where no head pass
+    ran.
+    """
 
     step: int
     uid: str
     rewards_G: np.ndarray
     lengths_G: np.ndarray
-    weights_T: np.ndarray
+    weights_G: list[np.ndarray]
     divergence_T: np.ndarray
 
 
@@ -131,20 +138,25 @@ def read_table(path: Path, columns: Iterable[str]) -> pyarrow.Table:
 def read_groups(path: Path) -> list[Group]:
     """The groups of one step's dump, in its order."""
     table = read_table(path, SERIES_COLUMNS)
-    rows_of: dict[str, list[int]] = {}
-    for row, uid in enumerate(table["group"].to_pylist()):
-        rows_of.setdefault(uid, []).append(row)
     steps, rewards = table["step"].to_numpy(), table["reward"].to_numpy()
-    weights, divergences = table["weight"], table["divergence"]
+    weights = [np.asarray(cell.as_py(), dtype=np.float32) for cell in table["weight"]]
     lengths = np.array([len(cell) for cell in weights])
     groups = []
-    for uid, rows in rows_of.items():
-        # weights and divergence belong to the position, so the longest response has them all
+    for uid, rows in rows_by_group(table["group"].to_pylist()).items():
+        # a divergence belongs to the position, so the longest response has them all
         longest = rows[int(np.argmax(lengths[rows]))]
-        weights_T, divergence_T = (
-            np.asarray(column[longest].as_py(), dtype=np.float32) for column in (weights, divergences)
+        divergence = table["divergence"][longest].as_py()
+        divergence_T = np.full(lengths[longest], np.nan) if divergence is None else divergence
+        groups.append(
+            Group(
+                int(steps[longest]),
+                uid,
+                rewards[rows],
+                lengths[rows],
+                [weights[row] for row in rows],
+                np.asarray(divergence_T, dtype=np.float32),
+            )
         )
-        groups.append(Group(int(steps[longest]), uid, rewards[rows], lengths[rows], weights_T, divergence_T))
     return groups
 
 
@@ -187,7 +199,14 @@ def read_token_group(run: Run, group: Group) -> TokenGroup:
         id=rows[0]["id"],
         ground_truth=rows[0]["ground_truth"],
         prompt=_read_prompt(run.folder / "rollouts" / f"{group.step}.jsonl", group.uid),
-        responses=[Response(**{name: row[name] for name in fields}) for row in rows],
+        responses=[
+            Response(
+                **{name: row[name] for name in fields}
+                # null where no head pass ran
+                | {"divergence": row["divergence"] or [math.nan] * len(row["tokens"])}
+            )
+            for row in rows
+        ],
     )
 
 
@@ -237,8 +256,7 @@ def _read_rollouts(path: Path) -> tuple[list[_Rollout], int]:
     for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             row = json.loads(line)
-            # keys are {uid}_{session}_{index}
-            rows.append(_Rollout(str(row["uid"]).rsplit("_", 2)[0], str(row["input"]), float(row["score"])))
+            rows.append(_Rollout(parse_key(str(row["uid"])).uid, str(row["input"]), float(row["score"])))
         except (ValueError, KeyError, TypeError):
             unreadable += 1
     return rows, unreadable

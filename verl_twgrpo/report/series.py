@@ -49,7 +49,10 @@ def divergence(run: Run) -> Series | None:
 
     Without dumps: the logged mean over all tokens. None where no file has either.
     """
-    return _dumped(run, _content_divergence, "content only") or _logged(run, "tw_grpo/divergence_mean", "all tokens")
+    dumped = _dumped(run, _content_divergence, "content only")
+    if dumped is not None and np.isnan(dumped.values).all():
+        dumped = None
+    return dumped or _logged(run, "tw_grpo/divergence_mean", "all tokens")
 
 
 def spread(rewards: Sequence[float]) -> float:
@@ -58,10 +61,15 @@ def spread(rewards: Sequence[float]) -> float:
 
 
 def weights_by_position(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights as [positions, samples], NaN past a group's longest response, and each group's shortest length."""
-    weights = np.full((max(len(group.weights_T) for group in groups), len(groups)), np.nan, dtype=np.float32)
+    """Mean weight of a group's responses as [positions, samples], NaN past its longest response; shortest lengths."""
+    weights = np.full((max(group.lengths_G.max() for group in groups), len(groups)), np.nan, dtype=np.float32)
     for sample, group in enumerate(groups):
-        weights[: len(group.weights_T), sample] = group.weights_T
+        length = group.lengths_G.max()
+        padded_GT = np.full((len(group.weights_G), length), np.nan, dtype=np.float32)
+        for response, weights_L in enumerate(group.weights_G):
+            padded_GT[response, : len(weights_L)] = weights_L
+        # a position past every response of the group cannot be: the longest has it
+        weights[:length, sample] = np.nanmean(padded_GT, axis=0)
     return weights, np.array([group.lengths_G.min() for group in groups])
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
+from verl_twgrpo.rows import rows_by_group
+
 
 def partition_groups(
     sizes: Sequence[int], workloads: Sequence[int], ranks: int, rows_per_rank: int
@@ -38,7 +40,7 @@ def partition_groups(
 
 
 def order_rows(
-    group_of_row: Sequence[str | None], workloads: Sequence[int], ranks: int
+    group_of_row: Sequence[str | None], workloads: Sequence[int], ranks: int, mini_batch_rows: int | None = None
 ) -> tuple[list[int], list[list[int]]] | None:
     """The order of rows in which verl's even split keeps groups whole, and each rank's rows; None if there is none.
 
@@ -46,15 +48,11 @@ def order_rows(
         group_of_row: group id of each row, None for a padding row, which may go anywhere.
         workloads: cost of each row.
         ranks: data-parallel ranks; they divide the number of rows.
+        mini_batch_rows: rows of one optimiser step on a rank. verl cuts a rank's rows in their order, so padding at
+            the end would leave the last steps a response or none; it is spread over the steps instead.
     """
-    rows_of: dict[str, list[int]] = {}
-    padding: list[int] = []
-    for row, group in enumerate(group_of_row):
-        if group is None:
-            padding.append(row)
-        else:
-            rows_of.setdefault(group, []).append(row)
-    groups = list(rows_of.values())
+    groups = list(rows_by_group(group_of_row).values())
+    padding = [row for row, group in enumerate(group_of_row) if group is None]
     rows_per_rank = len(group_of_row) // ranks
     parts = partition_groups(
         [len(rows) for rows in groups],
@@ -65,11 +63,24 @@ def order_rows(
     if parts is None:
         return None
     placed = [[row for group in sorted(part) for row in groups[group]] for part in parts]
-    for rows in placed:
+    for rank, rows in enumerate(placed):
         fill = rows_per_rank - len(rows)
-        rows.extend(padding[:fill])
+        placed[rank] = _spread(rows, padding[:fill], mini_batch_rows or rows_per_rank)
         del padding[:fill]
     return [row for rows in placed for row in rows], placed
+
+
+def _spread(rows: Sequence[int], padding: Sequence[int], mini_batch_rows: int) -> list[int]:
+    """Rows in their order, cut into mini-batches as even as may be, each filled up with padding."""
+    steps = max((len(rows) + len(padding)) // mini_batch_rows, 1)
+    few, more = divmod(len(rows), steps)
+    ordered, taken, filled = [], 0, 0
+    for step in range(steps):
+        real = rows[taken : taken + few + (step < more)]
+        fill = padding[filled : filled + mini_batch_rows - len(real)]
+        ordered += [*real, *fill]
+        taken, filled = taken + len(real), filled + len(fill)
+    return ordered + list(rows[taken:]) + list(padding[filled:])
 
 
 def check_groups_whole(group_of_row: Sequence[str | None], ranks: int) -> None:

@@ -1,9 +1,10 @@
-"""One compact file a step with what figures and heat maps need, written beside the training, not in its way."""
+"""One compact file per step with what figures and heat maps need, written beside the training, not in its way."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ import pyarrow.parquet as pq
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
-from .columns import as_list
-from .metrics import WeightedGroup
+from verl_twgrpo.algorithm.weightings import Group
+from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
 
-# One row a response. Lists are by response token.
+from .columns import as_list
+
+logger = logging.getLogger(__name__)
+
+# One row per response. Lists are by response token; divergence is null where no head pass ran. Columns that a weighting
+# reads beyond these follow under their own names.
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
@@ -39,29 +45,85 @@ SCHEMA = pa.schema(
 )
 
 
-def dump_step(trainer: Any, batch: KVBatchMeta, groups: Sequence[WeightedGroup]) -> Future:
-    """Write ``dump_dir/step_000012.parquet`` in verl's dump thread; the tensors are fetched before it returns."""
-    rows = [row for group in groups for row in group.rows]
-    keys = [batch.keys[row] for row in rows]
-    fields = [
-        "responses", "entropy", "old_log_probs", "advantages", "rm_scores", "reward_model", "extra_fields", "extra_info"
-    ]  # fmt: skip
-    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-    path = Path(trainer.tw_grpo.dump_dir) / f"step_{trainer.global_steps:06d}.parquet"
-    return trainer._dump_executor.submit(_write, path, trainer.global_steps, data, list(groups), trainer.tokenizer)
+TOKEN_FIELDS = {"entropy": "entropy", "log_prob": "old_log_probs", "advantage": "advantages"}
 
 
-def _write(path: Path, step: int, data: Any, groups: list[WeightedGroup], tokenizer: Any) -> None:
-    columns = {name: list(data[name].unbind()) for name in ("responses", "entropy", "old_log_probs", "advantages")}
-    rewards = data["rm_scores"].sum(dim=1).tolist()
+class StepDump:
+    """Writes ``step_000012.parquet`` into a folder, step after step.
+
+    A file that cannot be written (disk full, no permission) is said once; training goes on.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._failed = False
+
+    def submit(self, trainer: Any, batch: KVBatchMeta, groups: Sequence[Group]) -> Future:
+        """Write the step in verl's dump thread; the tensors are fetched before it returns.
+
+        With ``parameter_sync_step`` above 1 a step has several batches: later ones join the file of the first.
+        """
+        rows = [row for group in groups for row in group.rows]
+        keys = [batch.keys[row] for row in rows]
+        fields = ["responses", *TOKEN_FIELDS.values(), "rm_scores", "reward_model", "extra_fields", "extra_info"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        path = Path(self._folder) / f"step_{trainer.global_steps:06d}.parquet"
+        joins = getattr(trainer, "local_trigger_step", 0) > 0
+        return trainer._dump_executor.submit(
+            self._write, path, trainer.global_steps, data, list(groups), trainer.tokenizer, joins
+        )
+
+    def _write(self, path: Path, *args: Any) -> None:
+        try:
+            write_step(path, *args)
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                logger.warning(
+                    "algorithm.tw_grpo.dump_dir: %s could not be written (%s); training goes on, this step is missing "
+                    "in the report, and further failures are not reported",
+                    path,
+                    error,
+                )
+
+
+def write_step(path: Path, step: int, data: Any, groups: list[Group], tokenizer: Any, joins: bool = False) -> None:
+    """One step's file. With ``joins`` its rows follow those that the file has. Raises ``OSError`` if it cannot."""
+    table = pa.Table.from_pylist(list(_rows(step, data, groups, tokenizer)), schema=_schema(groups))
+    if joins and path.is_file():
+        table = pa.concat_tables([pq.read_table(path), table], promote_options="permissive")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        pq.write_table(table, part, compression="zstd")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _schema(groups: Sequence[Group]) -> pa.Schema:
+    extra = sorted({name for group in groups for name in _further(group.columns)})
+    return pa.schema([*SCHEMA, *(pa.field(name, pa.list_(pa.float32())) for name in extra)])
+
+
+def _further(columns: Mapping[str, Any]) -> list[str]:
+    """Columns that a weighting read and that are not in a file anyway."""
+    return [name for name in columns if name != DIVERGENCE and name not in TOKEN_FIELDS.values()]
+
+
+def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
+    columns = {name: list(data[field].unbind()) for name, field in TOKEN_FIELDS.items()}
+    responses, rewards = list(data["responses"].unbind()), data["rm_scores"].sum(dim=1).tolist()
     extras, truths, infos = (as_list(data[name]) for name in ("extra_fields", "reward_model", "extra_info"))
-    of_row = [(group, length) for group in groups for length in group.lengths_G]
-    table = []
-    for row, (group, length) in enumerate(of_row):
-        ids = columns["responses"][row].tolist()
-        scores = (extras[row] or {}).get("reward_extra_info", {})
-        table.append(
-            {
+    row = -1
+    for group in groups:
+        for response, weights_L in enumerate(group.weights):
+            row += 1
+            ids = responses[row].tolist()
+            scores = (extras[row] or {}).get("reward_extra_info", {})
+            divergence = group.columns.get(DIVERGENCE)
+            yield {
                 "step": step,
                 "group": group.uid,
                 "id": str((infos[row] or {}).get("id", "")),
@@ -71,14 +133,8 @@ def _write(path: Path, step: int, data: Any, groups: list[WeightedGroup], tokeni
                 "text": tokenizer.decode(ids, skip_special_tokens=True),
                 "token_ids": ids,
                 "tokens": [tokenizer.decode([token]) for token in ids],
-                "weight": group.weights_T[:length].tolist(),
-                "divergence": group.divergence_T[:length].tolist(),
-                "entropy": columns["entropy"][row].tolist(),
-                "log_prob": columns["old_log_probs"][row].tolist(),
-                "advantage": columns["advantages"][row].tolist(),
+                "weight": weights_L.tolist(),
+                "divergence": None if divergence is None else divergence[response].tolist(),
+                **{name: column[row].tolist() for name, column in columns.items()},
+                **{name: group.columns[name][response].tolist() for name in _further(group.columns)},
             }
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), part, compression="zstd")
-    os.replace(part, path)

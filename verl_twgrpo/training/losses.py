@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +19,7 @@ from verl_twgrpo.algorithm import tw_grpo_policy_loss as policy_loss
 WEIGHTS_FIELD = "token_weights"
 
 _weights_of_micro_batch: ContextVar[torch.Tensor | None] = ContextVar("token_weights", default=None)
+_final_row_of_row: ContextVar[list[int] | None] = ContextVar("final_outputs", default=None)
 
 
 class TokenWeightedLoss:
@@ -86,6 +88,22 @@ def tw_grpo_loss(
     )
 
 
+@contextmanager
+def final_outputs_only(final_row_of_row: Sequence[int]) -> Iterator[None]:
+    """Within it, ``tw_grpo`` takes advantages among rollouts' last outputs, and the others get their rollout's.
+
+    So does verl for its estimator ``grpo`` alone (verl/trainer/ppo/v1/utils.py); an estimator is not told of keys.
+
+    Args:
+        final_row_of_row: for each row of the batch the row that holds its rollout's last output.
+    """
+    token = _final_row_of_row.set(list(final_row_of_row))
+    try:
+        yield
+    finally:
+        _final_row_of_row.reset(token)
+
+
 def tw_grpo_advantage(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
@@ -106,7 +124,14 @@ def tw_grpo_advantage(
     settings = config.get("tw_grpo", None) if config is not None else None
     std_eps = settings.get("std_eps", 0.0) if settings is not None else 0.0
     with torch.no_grad():
-        advantages_B = group_normalised_advantage(token_level_rewards.sum(-1), list(index), eps=std_eps)
+        rewards_B, groups = token_level_rewards.sum(-1), list(index)
+        final = _final_row_of_row.get()
+        if final is None or final == list(range(len(groups))):
+            advantages_B = group_normalised_advantage(rewards_B, groups, eps=std_eps)
+        else:
+            rows = sorted(set(final))
+            of_final = group_normalised_advantage(rewards_B[rows], [groups[row] for row in rows], eps=std_eps)
+            advantages_B = of_final[[rows.index(row) for row in final]]
         advantages_BT = advantages_B[:, None] * response_mask
     return advantages_BT, advantages_BT
 

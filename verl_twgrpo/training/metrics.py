@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-
-@dataclass
-class WeightedGroup:
-    """One group of a step. lengths_G: tokens of each row; divergence_T, weights_T: by position, T = max(lengths_G)."""
-
-    uid: str
-    rows: list[int]
-    lengths_G: list[int]
-    divergence_T: torch.Tensor
-    weights_T: torch.Tensor
+from verl_twgrpo.algorithm.weightings import Group
+from verl_twgrpo.rows import rows_by_group
 
 
-def weight_metrics(groups: Sequence[WeightedGroup]) -> dict[str, float]:
+def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, float]:
     """Metrics ``tw_grpo/*`` over the tokens (not the positions) of a step's groups.
 
-    tail_weight_share: share of all weight that lies where some row of the group has ended. live_fraction: tokens over
-    G x T. degenerate_groups: share of groups that say nothing, so that all their weights are 1.
+    tail_weight_share: share of all weight that lies where some response of the group has ended. live_fraction: tokens
+    over G x T. degenerate_groups: share of groups that say nothing, so that all their weights are 1; those in which
+    something is not a number are not counted there. nan_tokens: tokens at which a column that the weighting reads is
+    not a number. <column>_mean: of every column that it reads; divergence_mean is one.
     """
-    weight_sum = tail_sum = divergence_sum = weight_max = 0.0
+    weight_sum = tail_sum = weight_max = 0.0
+    column_sums: dict[str, float] = {}
     tokens = cells = degenerate = 0
     for group in groups:
-        shortest = min(group.lengths_G)
-        live_T = torch.tensor([sum(length > t for length in group.lengths_G) for t in range(len(group.weights_T))])
-        weighted_T = group.weights_T * live_T
-        weight_sum += weighted_T.sum().item()
-        tail_sum += weighted_T[shortest:].sum().item()
-        divergence_sum += (group.divergence_T * live_T).sum().item()
-        weight_max = max(weight_max, group.weights_T.max().item())
-        tokens += sum(group.lengths_G)
-        cells += len(group.lengths_G) * len(group.weights_T)
-        degenerate += bool((group.weights_T == 1).all())
+        lengths = group.lengths
+        shortest = min(lengths)
+        weight_sum += torch.cat(group.weights).double().sum().item()
+        tail_sum += torch.cat([weights_L[shortest:] for weights_L in group.weights]).double().sum().item()
+        weight_max = max(weight_max, *(weights_L.max().item() for weights_L in group.weights))
+        for name, column in group.columns.items():
+            column_sums[name] = column_sums.get(name, 0.0) + torch.cat(column).double().sum().item()
+        tokens += sum(lengths)
+        cells += len(lengths) * max(lengths)
+        is_number = all(values_L.isfinite().all() for column in group.columns.values() for values_L in column)
+        degenerate += is_number and all(bool((weights_L == 1).all()) for weights_L in group.weights)
     if not tokens:
         return {}
     return {
-        "tw_grpo/divergence_mean": divergence_sum / tokens,
+        **{f"tw_grpo/{name}_mean": total / tokens for name, total in column_sums.items()},
         "tw_grpo/weight_mean": weight_sum / tokens,
         "tw_grpo/weight_max": weight_max,
         "tw_grpo/tail_weight_share": tail_sum / weight_sum if weight_sum else 0.0,
         "tw_grpo/live_fraction": tokens / cells,
         "tw_grpo/degenerate_groups": degenerate / len(groups),
+        "tw_grpo/nan_tokens": nan_tokens,
     }
 
 
@@ -57,10 +53,7 @@ def spread_metrics(rewards_B: torch.Tensor, group_of_row: Sequence[str | None]) 
         rewards_B: one reward a response.
         group_of_row: its group; None for padding rows.
     """
-    by_group: dict[str, list[float]] = {}
-    for reward, group in zip(rewards_B.tolist(), group_of_row, strict=True):
-        if group is not None:
-            by_group.setdefault(group, []).append(reward)
+    by_group = {group: rewards_B[rows].tolist() for group, rows in rows_by_group(group_of_row).items()}
     if not by_group:
         return {}
     flat = [min(rewards) == max(rewards) for rewards in by_group.values()]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from omegaconf import OmegaConf
 from verl.base_config import BaseConfig
 from verl.workers.config import PolicyLossConfig
 
-CHOICES = {
-    "divergence": ("jsd", "released", "live"),
-    "weight": ("one_plus", "eq5"),
-    "placement": ("outside", "eq6"),
-    "scope": ("all", "content", "padding", "none"),
-}
+from verl_twgrpo.algorithm.objective import WeightPlacement
+from verl_twgrpo.algorithm.weightings import Weighting, make_weighting
+from verl_twgrpo.algorithm.weightings.apply import Control, Normalise
+from verl_twgrpo.algorithm.weightings.settings import check_choice, check_number
+
+CHOICES = {"placement": get_args(WeightPlacement), "normalise": get_args(Normalise), "control": get_args(Control)}
+
+# The weighting whose settings stand in algorithm.tw_grpo itself, where they were before there were others.
+OWN_SETTINGS_OF = "group_divergence"
+OWN_SETTINGS = ("divergence", "alpha", "weight", "scope")
 
 
 @dataclass
@@ -21,54 +26,106 @@ class TWGRPOConfig(BaseConfig):
     """Settings under ``algorithm.tw_grpo``.
 
     Args:
-        divergence: D_t, "jsd" (Eq. 4), "released" (the released code's) or "live" (over unfinished rows only).
+        weighting: name of a registered token weighting; docs/weightings.md lists them.
+        settings: of that weighting; of "group_divergence" they are the four that follow.
+        divergence: D_t, "jsd" (Eq. 4), "released" (the released code's) or "live" (over unfinished responses only).
         alpha: strength of the weighting; 0 is token-level GRPO (Eq. 11).
         weight: "one_plus" (1 + alpha * n) or "eq5" (Eq. 5 as printed).
-        placement: "outside" (w * min(...), the released code) or "eq6" (Eq. 6 as printed).
         scope: positions that are weighted, Table A2: "all", "content", "padding", "none".
-        detach: whether the gradient stops at the weights. Training needs ``true``: the weights are those of pi_old.
+        placement: "outside" (w * min(...), the released code) or "eq6" (Eq. 6 as printed).
+        normalise: brings the mean weight to 1 per "response" or over the "batch"; "none" leaves it.
+        control: "shuffled" permutes the weights of each response over its tokens, "random" those of the batch over
+            all of its tokens; "none" trains with the weights.
+        seed: of what weightings and controls draw.
         std_eps: added to the standard deviation of a group's rewards (Eq. 1); the released code has 1e-4.
-        rows_per_chunk: tokens whose logits exist at one time in the weights pass; null chooses by memory.
-        dump_dir: folder for one compact file a step with what the figures need; null writes none.
+        tokens_per_chunk: tokens whose logits exist at one time in the weights pass; null chooses by device.
+        dump_dir: folder for one compact file per step with what the figures need; null writes none.
+        rows_per_chunk: the former name of tokens_per_chunk.
+        detach: always true. The weights are those of the old policy: no gradient can flow through them.
 
     Raises:
         ValueError: with the key's name, for a value that is not possible.
     """
 
+    weighting: str = OWN_SETTINGS_OF
+    settings: Any = field(default_factory=dict)
     divergence: str = "jsd"
     alpha: float = 0.7
     weight: str = "one_plus"
-    placement: str = "outside"
     scope: str = "all"
-    detach: bool = True
+    placement: str = "outside"
+    normalise: str = "none"
+    control: str = "none"
+    seed: int = 0
     std_eps: float = 0.0
-    rows_per_chunk: int | None = None
+    tokens_per_chunk: int | None = None
     dump_dir: str | None = None
+    rows_per_chunk: int | None = None
+    detach: bool = True
 
     @property
     def weighted(self) -> bool:
         """Whether there is anything to weigh: without it, training is token-level GRPO on verl's own path."""
-        return self.alpha > 0 and self.scope != "none"
+        return self.make_weighting().active
+
+    def make_weighting(self) -> Weighting:
+        """The weighting with its settings."""
+        settings = OmegaConf.to_container(self.settings) if OmegaConf.is_config(self.settings) else self.settings
+        settings = dict(settings or {})
+        own = {name: getattr(self, name) for name in OWN_SETTINGS}
+        if self.weighting == OWN_SETTINGS_OF:
+            if settings:
+                name = next(iter(settings))
+                raise ValueError(
+                    f"algorithm.tw_grpo.settings.{name}: weighting {OWN_SETTINGS_OF} has its settings in "
+                    f"algorithm.tw_grpo itself: {', '.join(OWN_SETTINGS)}"
+                )
+            return self._made(own, "algorithm.tw_grpo.")
+        for name, value in own.items():
+            if value != getattr(type(self), name):
+                raise ValueError(
+                    f"algorithm.tw_grpo.{name}={value!r}: a setting of weighting {OWN_SETTINGS_OF}; those of "
+                    f"{self.weighting} stand in algorithm.tw_grpo.settings"
+                )
+        return self._made(settings, "algorithm.tw_grpo.settings.")
+
+    def _made(self, settings: dict[str, Any], prefix: str) -> Weighting:
+        try:
+            return make_weighting(self.weighting, settings)
+        except ValueError as error:
+            unknown = str(error).startswith("weighting ")
+            raise ValueError(f"{'algorithm.tw_grpo.weighting: ' if unknown else prefix}{error}") from None
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+        if self.rows_per_chunk is not None:
+            if self.tokens_per_chunk is not None:
                 raise ValueError(
-                    f"algorithm.tw_grpo.{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}"
+                    f"algorithm.tw_grpo.rows_per_chunk={self.rows_per_chunk!r}: the former name of tokens_per_chunk, "
+                    "which is set too; leave it out"
                 )
-        for name in ("alpha", "std_eps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ValueError(f"algorithm.tw_grpo.{name}={value!r}: need a number of 0 or more")
-        if self.rows_per_chunk is not None and (
-            isinstance(self.rows_per_chunk, bool) or not isinstance(self.rows_per_chunk, int) or self.rows_per_chunk < 1
-        ):
-            raise ValueError(f"algorithm.tw_grpo.rows_per_chunk={self.rows_per_chunk!r}: need null or 1 and more")
+            _check_count("rows_per_chunk", self.rows_per_chunk)
+            object.__setattr__(self, "tokens_per_chunk", self.rows_per_chunk)
+        elif self.tokens_per_chunk is not None:
+            _check_count("tokens_per_chunk", self.tokens_per_chunk)
+        try:
+            for name, allowed in CHOICES.items():
+                check_choice(name, getattr(self, name), allowed)
+            check_number("std_eps", self.std_eps)
+        except ValueError as error:
+            raise ValueError(f"algorithm.tw_grpo.{error}") from None
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"algorithm.tw_grpo.seed={self.seed!r}: need a whole number")
         if self.detach is not True:
             raise ValueError(
                 f"algorithm.tw_grpo.detach={self.detach!r}: training takes the weights from the old policy, so no "
-                "gradient can flow through them; leave it true"
+                "gradient can flow through them; leave it out"
             )
+        self.make_weighting()
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"algorithm.tw_grpo.{name}={value!r}: need null or 1 and more")
 
 
 @dataclass

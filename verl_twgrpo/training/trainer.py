@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -19,14 +20,18 @@ from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, log_seqlen_unbalance
 from verl.workers.utils.padding import response_from_nested
 
-from verl_twgrpo.algorithm import token_weights
+from verl_twgrpo.algorithm.weightings import Group, Weighting, weigh_groups
+from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
+from verl_twgrpo.rows import parse_key
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
-from verl_twgrpo.training.dump import dump_step
+from verl_twgrpo.training.dump import StepDump
 from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
-from verl_twgrpo.training.losses import WEIGHTS_FIELD
-from verl_twgrpo.training.metrics import WeightedGroup, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch
+from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
+from verl_twgrpo.training.metrics import reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig
+from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.worker import TWGRPOWorker
 
 
@@ -43,8 +48,11 @@ class TWGRPOTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         self.tw_grpo: TWGRPOConfig = omega_conf_to_dataclass(config.algorithm.tw_grpo)
-        self._groups: list[WeightedGroup] = []
+        self.weighting: Weighting = self.tw_grpo.make_weighting()
+        self._groups: list[Group] = []
         self._prompt_order: dict[str, int] = {}
+        self._prompt_number: dict[str, int] = {}
+        self._dump = StepDump(self.tw_grpo.dump_dir)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -73,15 +81,18 @@ class TWGRPOTrainer(PPOTrainerSync):
         Rollouts arrive in any order; a fixed one makes two runs with the same rollouts take the same sums.
         """
         batch.reorder(sorted(range(len(batch)), key=lambda row: self._row_order(batch.keys[row])))
-        self._prompt_order = {}
-        if not self.tw_grpo.weighted:
+        self._prompt_number, self._prompt_order = self._prompt_order, {}
+        if not self.weighting.active:
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         ranks = self._data_parallel_size()
         multiple = self._get_required_batch_multiple(ranks)
         batch = upsample_batch_to_divisible_size(batch, multiple, self.tokenizer.eos_token_id)
+        actor = self.config.actor_rollout_ref
+        mini_batch_rows = actor.actor.ppo_mini_batch_size * actor.rollout.n // ranks
         while True:
             lengths = torch.tensor([tag["seq_len"] for tag in batch.tags], dtype=torch.int64)
-            ordered = order_rows(groups_of(batch), calculate_workload(lengths).tolist(), ranks)
+            workloads = calculate_workload(lengths).tolist()
+            ordered = order_rows(group_of_row(batch), workloads, ranks, mini_batch_rows)
             if ordered is not None:
                 break
             # Failed rollouts left groups of sizes that no split of these rows keeps whole: more padding makes room.
@@ -89,80 +100,101 @@ class TWGRPOTrainer(PPOTrainerSync):
         order, rows_by_rank = ordered
         metrics.update(log_seqlen_unbalance(lengths.tolist(), rows_by_rank, prefix=logging_prefix))
         batch.reorder(order)
-        check_groups_whole(groups_of(batch), ranks)
+        check_groups_whole(group_of_row(batch), ranks)
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's step with the head pass in it where the weighting reads a divergence."""
         self._groups = []
-        if not self.tw_grpo.weighted:
+        weighting = self.weighting
+        if not weighting.active:
             return super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info[PASS_KEY] = {
-            "divergence": self.tw_grpo.divergence,
-            "rows_per_chunk": self.tw_grpo.rows_per_chunk,
-        }
-        try:
+        vocabulary_size = None
+        if weighting.divergence is None:
             batch = super()._compute_old_log_prob(batch, metrics)
-        finally:
-            batch.extra_info.pop(PASS_KEY, None)
-        with marked_timer("tw_grpo", self.timing_raw, color="blue"):
+        else:
+            batch.extra_info[PASS_KEY] = {
+                "divergence": weighting.divergence,
+                "rows_per_chunk": self.tw_grpo.tokens_per_chunk,
+            }
+            try:
+                batch = super()._compute_old_log_prob(batch, metrics)
+            finally:
+                batch.extra_info.pop(PASS_KEY, None)
             passes = self.actor_rollout_wg.last_weights_pass()
-            self._groups = self._weigh(batch, vocabulary_size=max(int(p["vocabulary_size"]) for p in passes))
-        # The slowest rank's head pass; it stands in for the head's part of the old-log-prob step, where it ran.
-        self.timing_raw["tw_grpo_head_pass"] = max(p["seconds"] for p in passes)
-        metrics.update(weight_metrics(self._groups))
+            vocabulary_size = max(int(p["vocabulary_size"]) for p in passes)
+            # The slowest rank's head pass; it stands in for the head's part of the old-log-prob step, where it ran.
+            self.timing_raw["tw_grpo_head_pass"] = max(p["seconds"] for p in passes)
+        # Taken now: rejection of rollouts, which comes with the advantages, changes the masks.
+        masks = self._fetch(batch, ["response_mask"])["response_mask"].unbind()
+        self._groups = groups_of_batch(batch, masks, self.global_steps, self._prompt_number)
+        for group in self._groups:
+            group.vocabulary_size = vocabulary_size
+        for column, view in weighting.extra_passes.items():
+            with marked_timer("tw_grpo_extra_pass", self.timing_raw, color="blue"):
+                self._extra_pass(batch, column, view)
         return batch
 
+    def _extra_pass(self, batch: KVBatchMeta, column: str, view: str | Mapping[str, Any]) -> None:
+        """Log-probs of the same tokens under an altered video, into ``column``; the workers alter it."""
+        named = {"name": view} if isinstance(view, str) else dict(view)
+        batch.extra_info |= {VIEW_KEY: {**named, "seed": self.tw_grpo.seed}, "calculate_entropy": False}
+        try:
+            self.actor_rollout_wg.compute_log_prob(batch)
+        finally:
+            batch.extra_info.pop(VIEW_KEY, None)
+            batch.extra_info["calculate_entropy"] = True
+        data = self._fetch(batch, ["log_probs", "response_mask"])
+        log_probs = response_from_nested(data["log_probs"], data["response_mask"]).unbind()
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({column: list(log_probs)}))
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch = super()._compute_advantage(batch, metrics)
-        fields = ["rm_scores", "advantages", "extra_fields"]
-        scale = self.tw_grpo.weighted and self.tw_grpo.placement == "outside"
-        if scale:
-            fields.append(WEIGHTS_FIELD)
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        uids = groups_of(batch)
+        with final_outputs_only(final_outputs(batch.keys)):
+            batch = super()._compute_advantage(batch, metrics)
+        data = self._fetch(batch, ["rm_scores", "extra_fields"])
+        uids = group_of_row(batch)
         metrics.update(spread_metrics(data["rm_scores"].sum(dim=1), uids))
         infos = [(extra or {}).get("reward_extra_info", {}) for extra in as_list(data["extra_fields"])]
         metrics.update(reward_metrics([info for info, uid in zip(infos, uids, strict=True) if uid is not None]))
-        if scale:
-            # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
-            advantages, weights = data["advantages"].unbind(), data[WEIGHTS_FIELD].unbind()
-            scaled = [a * w for a, w in zip(advantages, weights, strict=True)]
-            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({"advantages": scaled}))
+        if self.weighting.active:
+            with marked_timer("tw_grpo", self.timing_raw, color="blue"):
+                metrics.update(self._weigh(batch))
         if self._groups and self.tw_grpo.dump_dir:
             with marked_timer("tw_grpo_dump", self.timing_raw):
-                self._dump_futures.append(dump_step(self, batch, self._groups))
+                self._dump_futures.append(self._dump.submit(self, batch, self._groups))
         return batch
 
-    def _weigh(self, batch: KVBatchMeta, vocabulary_size: int) -> list[WeightedGroup]:
-        """Weights of every group from the divergences that the workers stored; stores them by token."""
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["divergence", "response_mask"]
-        )
-        divergences = response_from_nested(data["divergence"], data["response_mask"]).unbind()
-        lengths = data["response_mask"].offsets().diff().tolist()
-        weights = [torch.ones(length) for length in lengths]
-        rows_of: dict[str, list[int]] = {}
-        for row, (uid, mask) in enumerate(zip(groups_of(batch), data["response_mask"].unbind(), strict=True)):
-            if uid is not None and mask.any():
-                rows_of.setdefault(uid, []).append(row)
-        groups = []
-        for uid, rows in rows_of.items():
-            lengths_G = [lengths[row] for row in rows]
-            divergence_T = divergences[rows[lengths_G.index(max(lengths_G))]]
-            weights_T = token_weights(
-                divergence_T,
-                lengths_G,
-                alpha=self.tw_grpo.alpha,
-                weight=self.tw_grpo.weight,
-                scope=self.tw_grpo.scope,
-                kind=self.tw_grpo.divergence,
-                vocabulary_size=vocabulary_size,
-            )
-            for row in rows:
-                weights[row] = weights_T[: lengths[row]]
-            groups.append(WeightedGroup(uid, rows, lengths_G, divergence_T, weights_T))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({WEIGHTS_FIELD: weights}))
-        return groups
+    def _weigh(self, batch: KVBatchMeta) -> dict[str, float]:
+        """Weights of every token of the batch from the columns that the weighting reads; applies or stores them."""
+        settings = self.tw_grpo
+        self._read_columns(batch)
+        nan_tokens = weigh_groups(self.weighting, self._groups, settings.normalise, settings.control, settings.seed)
+        advantages = self._fetch(batch, ["advantages"])["advantages"].unbind()
+        weights = [torch.ones(len(row)) for row in advantages]
+        for group in self._groups:
+            for row, weights_L in zip(group.rows, group.weights, strict=True):
+                weights[row] = weights_L
+        columns = {WEIGHTS_FIELD: weights}
+        if settings.placement == "outside":
+            # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
+            columns["advantages"] = [a * w for a, w in zip(advantages, weights, strict=True)]
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested(columns))
+        return weight_metrics(self._groups, nan_tokens)
+
+    def _read_columns(self, batch: KVBatchMeta) -> None:
+        names = self.weighting.read_columns()
+        if not names:
+            return
+        data = self._fetch(batch, [*names, "response_mask"])
+        for name in names:
+            # what comes from a worker covers the prompt as well
+            whole = name == DIVERGENCE
+            column = (response_from_nested(data[name], data["response_mask"]) if whole else data[name]).unbind()
+            for group in self._groups:
+                group.columns[name] = [column[row].float() for row in group.rows]
+
+    def _fetch(self, batch: KVBatchMeta, fields: list[str]) -> TensorDict:
+        return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
 
     def _data_parallel_size(self) -> int:
         workers = self.actor_rollout_wg
@@ -171,16 +203,8 @@ class TWGRPOTrainer(PPOTrainerSync):
         return max(workers._dispatch_info["actor"]) + 1
 
     def _row_order(self, key: str) -> tuple[Any, ...]:
-        uid, session, index = key.rsplit("_", 2)
-        return self._prompt_order.get(uid, len(self._prompt_order)), uid, int(session), int(index)
-
-
-def groups_of(batch: KVBatchMeta) -> list[str | None]:
-    """The group (uid) of every row by its key ``{uid}_{session}_{index}``; None for verl's synthetic padding rows."""
-    return [
-        None if tag.get("is_padding", False) else key.rsplit("_", 2)[0]
-        for key, tag in zip(batch.keys, batch.tags, strict=True)
-    ]
+        parsed = parse_key(key)
+        return self._prompt_order.get(parsed.uid, len(self._prompt_order)), *parsed
 
 
 def _nested(columns: dict[str, list[torch.Tensor]]) -> TensorDict:

@@ -20,6 +20,9 @@ from typing import Any
 
 import torch
 
+# The view of an extra pass, carried by KVBatchMeta.extra_info to the workers: name, its settings, seed.
+VIEW_KEY = "tw_grpo_view"
+
 PIXELS, GRIDS = "pixel_values_videos", "video_grid_thw"
 GREY, BLACK = 128.0, 0.0
 
