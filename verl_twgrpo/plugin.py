@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from types import ModuleType
 
 import wrapt
@@ -54,10 +55,12 @@ def check_before_training(config_module: ModuleType) -> None:
 
         config = args[0] if args else kwargs["config"]
         try:
-            check_training_config(config)
+            notes = check_training_config(config)
         except (ValueError, OSError) as error:
             # verl's entry point would print a traceback for what is a sentence to the user
             raise SystemExit(f"verl-twgrpo: {error}") from error
+        for note in notes:
+            print(f"verl-twgrpo: note: {note}", file=sys.stderr)
         install_exit_summary(config)
         return wrapped(*args, **kwargs)
 
@@ -89,8 +92,15 @@ def share_prepared_frames(video_processing: ModuleType) -> None:
     share_preparation(video_processing)
 
 
+def expect_no_critic(_: ModuleType) -> None:
+    """A run that selects one of our groups has no critic: verl's warning that there is none would be noise."""
+    if any(word.lstrip("+").startswith(("algorithm=", "recipe=")) for word in sys.argv):
+        warnings.filterwarnings("ignore", message="Disabled critic")
+
+
 # module -> what happens once it is imported
 ON_IMPORT = {
+    "verl.trainer.ppo.utils": expect_no_critic,
     "verl.trainer.ppo.core_algos": register_algorithm,
     "verl.trainer.ppo.v1": register_trainer,
     "verl.experimental.reward_loop": register_reward_manager,

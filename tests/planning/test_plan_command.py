@@ -42,8 +42,8 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
     assert "5 (every 100 steps) of 87.6 GiB; up to 2 at a time, 175.3 GiB" in lines["checkpoints"]
     assert "500 questions x 1, temperature 0.01, top_p 0.001" in lines["validation"]
     assert notes == [
-        "not there yet: data.train_files=data/clevrer/clevrer-train.parquet: no such file; make it with "
-        "`verl-twgrpo data convert`"
+        "not there yet: data.train_files=data/clevrer/clevrer-train.parquet and "
+        "data.val_files=data/clevrer/clevrer-validation.parquet: no such file; make it with `verl-twgrpo data convert`"
     ]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from verl_twgrpo.data.parquet import write_parquet
+from verl_twgrpo.data.parquet import read_rows, write_parquet
 from verl_twgrpo.data.schema import Item
+from verl_twgrpo.video.cache import FrameCache
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +20,8 @@ def stand_ins(tmp_path_factory):
     video.write_bytes(b"nobody looks into it")
     items = [Item(str(k), "clevrer", "train", "What?", ("this", "that"), frozenset("A"), str(video)) for k in range(3)]
     data = write_parquet(items, folder / "data.parquet")
+    for row in read_rows(data):
+        FrameCache(folder).put(row["videos"][0], torch.zeros(16, 3, 28, 28, dtype=torch.uint8), {}, [])
 
     def put(config: DictConfig) -> DictConfig:
         values = {"actor_rollout_ref.model.path": str(folder)}

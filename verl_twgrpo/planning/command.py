@@ -26,14 +26,13 @@ def run(args: argparse.Namespace) -> int:
     warnings.simplefilter("ignore")  # other people's are not part of the screen
     config = compose_run(args.overrides)
     try:
-        missing = check_run(config)
+        check_notes, absent = check_run(config)
         from verl_twgrpo.planning.summary import plan_lines
 
         lines, notes = plan_lines(config)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a key of another engine
         raise ValueError(" ".join(str(error).split())) from error
-    if missing:
-        notes.append(f"not there yet: {missing}")
+    notes += [*check_notes, *(f"not there yet: {what}" for what in absent)]
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         print(f"{label:<{width}}  {text}")
@@ -55,45 +54,24 @@ def compose_run(overrides: list[str]) -> DictConfig:
             raise ValueError(" ".join(str(error).partition("Config search path")[0].split())) from error
 
 
-def check_run(config: DictConfig) -> str | None:
-    """Our checks and verl's; returns what is said of a data file that is not there yet.
+def check_run(config: DictConfig) -> tuple[list[str], list[str]]:
+    """The checks of the start of training, ours and verl's; returns notes, and what is said of data not there yet.
 
     Raises:
         ValueError: with the key of what cannot work.
-        FileNotFoundError: for a checkpoint that is not there.
     """
     from hydra.errors import HydraException
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    from verl_twgrpo.planning.batches import check_sampling_and_clip
-    from verl_twgrpo.training.checks import check_checkpoint, check_training_config
+    from verl_twgrpo.training.checks import check_training_config
 
-    missing = None
-    try:
-        check_training_config(config)
-    except FileNotFoundError as error:
-        check_checkpoint(config.actor_rollout_ref.model.path)
-        missing = str(error)
-    if not config.trainer.val_only:
-        check_sampling_and_clip(config)
-    elif not config.trainer.val_before_train:
-        raise ValueError("trainer.val_only=True: verl heeds it only with trainer.val_before_train=True, else it trains")
-    _check_context(config)
+    absent: list[str] = []
+    notes = check_training_config(config, absent)
     try:
         with redirect_stdout(io.StringIO()):
             # without the plugin's wrapper, which would check the files once more and end the process
             inspect.unwrap(validate_config)(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, HydraException) as error:
+    except (AssertionError, HydraException, ValueError) as error:
         raise ValueError(f"verl: {error.__cause__ or error}") from error
-    return missing
-
-
-def _check_context(config: DictConfig) -> None:
-    rollout = config.actor_rollout_ref.rollout
-    needed, limit = rollout.prompt_length + rollout.response_length, rollout.max_model_len
-    if limit is not None and limit < needed:
-        raise ValueError(
-            f"actor_rollout_ref.rollout.max_model_len={limit}: smaller than prompt {rollout.prompt_length} + response "
-            f"{rollout.response_length} tokens, so that responses would be cut short; set it to {needed}"
-        )
+    return notes, absent

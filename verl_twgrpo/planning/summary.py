@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits
-from verl_twgrpo.planning.batches import Batches, batches
 from verl_twgrpo.planning.model import ModelSizes, model_sizes
 from verl_twgrpo.planning.prompts import PromptCost, check_budget, prompt_cost
 from verl_twgrpo.planning.resources import (
@@ -19,6 +18,7 @@ from verl_twgrpo.planning.resources import (
 )
 from verl_twgrpo.planning.steps import Steps, steps
 from verl_twgrpo.rewards.manager import settings_from_config
+from verl_twgrpo.training.batches import Batches, batches
 from verl_twgrpo.training.checks import read_settings
 
 Line = tuple[str, str]

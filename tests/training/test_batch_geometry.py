@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 from omegaconf import OmegaConf
 
-from verl_twgrpo.planning.batches import batches, check_sampling_and_clip
 from verl_twgrpo.planning.command import compose_run
+from verl_twgrpo.training.batches import batches
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
@@ -36,14 +36,15 @@ def test_smaller_mini_batches_make_more_updates_and_epochs_repeat_them():
     assert (made.rows, made.rows_per_update, made.updates) == (64, 16, 12)
 
 
-def test_sequence_parallel_ranks_share_their_rows():
-    made = batches(changed(**{"trainer.n_gpus_per_node": 4, f"{ACTOR}.ulysses_sequence_parallel_size": 2}))
-    assert (made.ranks, made.rows_per_rank) == (2, 8)
-
-
 def test_what_no_update_divides_is_filled_up():
     made = batches(changed(**{f"{ACTOR}.ppo_mini_batch_size": 3, f"{ROLLOUT}.n": 4}))
     assert (made.rows, made.padding, made.updates) == (12, 4, 1)
+
+
+@pytest.mark.parametrize("key", [f"{ACTOR}.ulysses", f"{ACTOR}.fsdp_config.ulysses"])
+def test_sequence_parallel_ranks_share_their_rows_by_either_key(key):
+    made = batches(changed(**{"trainer.n_gpus_per_node": 4, f"{key}_sequence_parallel_size": 2}))
+    assert (made.ranks, made.rows_per_rank) == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_what_no_update_divides_is_filled_up():
         ({f"{ROLLOUT}.n": 3, "trainer.n_gpus_per_node": 4}, r"actor\.ppo_mini_batch_size=2: .* 3 responses .* 4 data"),
         ({f"{ROLLOUT}.tensor_model_parallel_size": 4}, r"tensor_model_parallel_size=4: engines of 4 GPUs .* 2 GPUs"),
         ({f"{ACTOR}.ulysses_sequence_parallel_size": 3}, r"ulysses_sequence_parallel_size=3: does not divide 2 GPUs"),
+        ({f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": 3}, r"fsdp_config.ulysses_sequence_parallel_size=3: "),
         ({f"{ACTOR}.ppo_max_token_len_per_gpu": 8191}, r"actor\.ppo_max_token_len_per_gpu=8191: .* 8192 tokens"),
         ({f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 1}, r"rollout\.log_prob_max_token_len_per_gpu=1: "),
         (
@@ -67,23 +69,3 @@ def test_what_no_update_divides_is_filled_up():
 def test_a_geometry_that_cannot_be_is_refused_with_its_key(values, message):
     with pytest.raises(ValueError, match=message):
         batches(changed(**values))
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({f"{ROLLOUT}.temperature": 0}, r"rollout\.temperature=0: .* one and the same"),
-        ({f"{ACTOR}.clip_ratio_low": -0.1}, r"clip_ratio_low=-0\.1: need 0 or more"),
-        ({f"{ACTOR}.clip_ratio_high": -0.1}, r"clip_ratio_high=-0\.1: need 0 or more"),
-        ({f"{ACTOR}.clip_ratio_low": 1.2}, r"clip_ratio_low=1\.2: need less than 1"),
-        ({f"{ACTOR}.clip_ratio": 0.3}, r"clip_ratio=0\.3: it has no effect beside clip_ratio_low=0\.2"),
-        ({f"{ACTOR}.clip_ratio_c": 1.0}, r"clip_ratio_c=1\.0: need more than 1"),
-    ],
-)
-def test_groups_without_spread_and_clips_without_effect_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        check_sampling_and_clip(changed(**values))
-
-
-def test_the_papers_clip_passes():
-    check_sampling_and_clip(changed())

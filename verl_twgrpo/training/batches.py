@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ def batches(config: DictConfig) -> Batches:
     """The geometry of a configuration. Raises ``ValueError`` naming the key of what cannot work."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    sequence_parallel = actor.get("ulysses_sequence_parallel_size", 1)
+    key, sequence_parallel = sequence_parallel_size(config)
     if world < 1 or world % sequence_parallel:
         raise ValueError(
-            f"actor_rollout_ref.actor.ulysses_sequence_parallel_size={sequence_parallel}: does not divide {world} GPUs "
-            "(trainer.nnodes * trainer.n_gpus_per_node)"
+            f"{key}={sequence_parallel}: does not divide {world} GPUs (trainer.nnodes * trainer.n_gpus_per_node)"
         )
     per_engine = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if world % per_engine:
@@ -69,6 +68,16 @@ def batches(config: DictConfig) -> Batches:
     return made
 
 
+def sequence_parallel_size(config: DictConfig) -> tuple[str, int]:
+    """The key that sets the actor's Ulysses size, and the size; the older key wins (verl/workers/config/actor.py)."""
+    old, new = (
+        "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
+    )
+    sizes = {key: OmegaConf.select(config, key) or 1 for key in (old, new)}
+    return (old, sizes[old]) if sizes[old] > 1 or sizes[new] == 1 else (new, sizes[new])
+
+
 def _check_micro_batches(config: DictConfig, made: Batches) -> None:
     """Micro-batches of the update and of the log-prob step (verl/workers/engine/utils.py, prepare_micro_batches)."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
@@ -99,26 +108,3 @@ def _check_micro_batches(config: DictConfig, made: Batches) -> None:
             raise ValueError(
                 f"{key.format('micro_batch_size_per_gpu')}={size}: does not divide the {rows} rows that a rank gets"
             )
-
-
-def check_sampling_and_clip(config: DictConfig) -> None:
-    """Groups without spread, and clip settings that do nothing or fail in the first update. Raises ``ValueError``."""
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    if rollout.temperature <= 0:
-        raise ValueError(
-            f"actor_rollout_ref.rollout.temperature={rollout.temperature}: the responses of a group would be one and "
-            "the same, so that nothing is learned; set it above 0 (paper: 1.0)"
-        )
-    low, high = actor.clip_ratio_low, actor.clip_ratio_high
-    for name, value in (("clip_ratio_low", low), ("clip_ratio_high", high)):
-        if value is not None and value < 0:
-            raise ValueError(f"actor_rollout_ref.actor.{name}={value}: need 0 or more (paper: 0.2 and 0.28)")
-    if low is not None and low >= 1:
-        raise ValueError(f"actor_rollout_ref.actor.clip_ratio_low={low}: need less than 1, as ratios are positive")
-    if None not in (low, high) and actor.clip_ratio not in (0.2, low, high):
-        raise ValueError(
-            f"actor_rollout_ref.actor.clip_ratio={actor.clip_ratio}: it has no effect beside clip_ratio_low={low} and "
-            f"clip_ratio_high={high}; set those"
-        )
-    if actor.clip_ratio_c <= 1:
-        raise ValueError(f"actor_rollout_ref.actor.clip_ratio_c={actor.clip_ratio_c}: need more than 1 (dual clip)")

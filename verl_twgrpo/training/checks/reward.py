@@ -1,0 +1,21 @@
+"""The reward manager and its settings."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+
+from verl_twgrpo.rewards.manager import check_settings
+
+from .registry import check
+
+
+@check()
+def check_reward_manager(config: DictConfig) -> None:
+    manager = config.reward.reward_manager
+    if manager.get("source", "register") == "register" and manager.name not in REWARD_MANAGER:
+        raise ValueError(
+            f"reward.reward_manager.name={manager.name}: there is no such manager; choose from "
+            f"{', '.join(sorted(REWARD_MANAGER))}"
+        )
+    check_settings(config)

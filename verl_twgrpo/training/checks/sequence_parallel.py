@@ -1,0 +1,23 @@
+"""Ulysses sequence parallelism, by whichever of verl's keys it is asked for."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from .registry import check
+
+# the second is the newer name of the first, and the engine reads that (verl/workers/config/actor.py)
+KEYS = (
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
+    "actor_rollout_ref.ref.ulysses_sequence_parallel_size",
+    "actor_rollout_ref.ref.fsdp_config.ulysses_sequence_parallel_size",
+)
+
+
+@check(runs="weighted")
+def check_sequence_parallel(config: DictConfig) -> None:
+    for key in KEYS:
+        size = OmegaConf.select(config, key, default=1)
+        if size > 1:
+            raise ValueError(f"{key}={size}: it cuts a response over ranks; set it to 1")

@@ -1,0 +1,33 @@
+"""``algorithm.tw_grpo``: whether it is there, and each setting one that exists with a value that is possible."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_twgrpo.training.settings import TWGRPOConfig
+
+
+def check_settings(config: DictConfig) -> bool:
+    """Whether the run has ``algorithm.tw_grpo``. Raises ``ValueError`` if it has none but needs it."""
+    if OmegaConf.select(config, "algorithm.tw_grpo") is not None:
+        return True
+    for key in ("trainer.v1.trainer_mode", "actor_rollout_ref.actor.policy_loss.loss_mode"):
+        if OmegaConf.select(config, key) == "tw_grpo":
+            raise ValueError(
+                f"algorithm.tw_grpo is not set, but {key}=tw_grpo: select algorithm=tw_grpo, which sets both; for a "
+                "run without token weights take algorithm=grpo_token"
+            )
+    return False
+
+
+def read_settings(node: DictConfig) -> TWGRPOConfig:
+    """The settings in ``algorithm.tw_grpo``. Raises ``ValueError`` naming an unknown key or a bad value."""
+    values = OmegaConf.to_container(node, resolve=True)
+    values.pop("_target_", None)
+    known = [field.name for field in fields(TWGRPOConfig) if not field.name.startswith("_")]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"algorithm.tw_grpo.{unknown[0]}: there is no such setting; choose from {', '.join(known)}")
+    return TWGRPOConfig(**values)
