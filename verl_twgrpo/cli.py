@@ -38,16 +38,26 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a bad input ends in one sentence on stderr and exit code 2."""
+    """Run one command; a bad input ends in one sentence on stderr and exit code 2, an interrupt in 130."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="verl-twgrpo", description="TW-GRPO for verl")
     _add_commands(parser, COMMANDS, words)
     args = parser.parse_args(words)
     try:
         return args.run(args) or 0
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) or "files are written whole or not at all, so none is half there"
+        print(f"\nverl-twgrpo: interrupted; {kept}", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
-        print(f"verl-twgrpo: {error}", file=sys.stderr)
+        print(f"verl-twgrpo: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _add_commands(parser: argparse.ArgumentParser, commands: dict, words: list[str]) -> None:

@@ -67,8 +67,10 @@ def test_a_hub_name_is_loaded_through_datasets(monkeypatch):
     [
         ("a.json", b'[{"id": 1},', r"a\.json: line 1: not JSON"),
         ("a.json", b"", r"a\.json: line 1: not JSON"),
-        ("a.jsonl", b'{"id": 1}\n{"id": \n', r"a\.jsonl: line 2: not JSON"),
-        ("a.json", b'["text"]', r"a\.json: row 0: need an object with named fields, got str"),
+        ("a.jsonl", b'{"id": \n', r"a\.jsonl: line 1: not JSON"),
+        ("a.json", "grün".encode("latin-1"), r"a\.json: not UTF-8 text \(byte 2 is 0xfc\)"),
+        ("a.json", b"[" * 100000, r"a\.json: line 1: not JSON \(nested too deep\)"),
+        ("a.json", b'{"data": [{"id": 1}]}', r"a\.json: one object whose 'data' is a list"),
         ("a.csv", b"id,video", r"a\.csv: need a \.json, \.jsonl or \.parquet file"),
         ("a.parquet", b"PAR", r"a\.parquet: not a parquet file"),
     ],
@@ -77,6 +79,13 @@ def test_files_that_cannot_be_read_are_named_with_the_line(name, content, messag
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_in(tmp_path / name)
+
+
+def test_one_bad_row_or_line_does_not_stop_the_others(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"id": \n["x"]\n{"id": 2}\n')
+    rows = [row for _, row in read_annotations(str(tmp_path / "a.jsonl"), "train")]
+    assert [rows[0], rows[3]] == [{"id": 1}, {"id": 2}]
+    assert rows[1].reason.startswith("line 2: not JSON") and "got list" in rows[2].reason
 
 
 def test_a_file_that_is_not_there_is_not_taken_for_a_hub_name(tmp_path):
@@ -114,12 +123,12 @@ def test_one_and_twenty_six_options_are_taken_and_twenty_seven_refused(tmp_path,
     assert [len(item.options) for item in items] == [1, 26]
     assert items[1].options[25] == "x" * 26
     with pytest.raises(ValueError, match="row 0: options: 27 options, at most 26"):
-        convert("nextgqa", write(tmp_path, [row(27)]), folder)
+        convert("nextgqa", write(tmp_path, [row(27)]), folder, strict=True)
 
 
 def test_an_empty_option_list_is_refused(tmp_path, folder):
     with pytest.raises(ValueError, match=r"row 0: options: need a list of options, got \[\]"):
-        convert("nextgqa", write(tmp_path, [{**ROWS[0], "options": []}]), folder)
+        convert("nextgqa", write(tmp_path, [{**ROWS[0], "options": []}]), folder, strict=True)
 
 
 def test_a_missing_video_is_listed_and_left_out(tmp_path, folder):

@@ -116,7 +116,7 @@ def test_a_damaged_entry_is_an_error_that_says_what_to_do(make_video, tmp_path):
     cache = FrameCache(tmp_path / "c")
     prepare(video, cache)
     cache.path(video).write_bytes(cache.path(video).read_bytes()[:100])
-    with pytest.raises(OSError, match="damaged .* delete it"):
+    with pytest.raises(OSError, match="damaged .* again"):
         cache.get(video)
 
 

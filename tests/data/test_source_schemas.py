@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -168,13 +169,19 @@ def corrupted(tmp_path, source_file: str, change) -> str:
 def test_rows_outside_the_schema_are_refused_naming_file_row_and_field(source, name, change, message, videos, tmp_path):
     path = corrupted(tmp_path, name, change)
     with pytest.raises(ValueError, match=rf"bad\.json: {message}"):
-        convert(source, path, videos)
+        convert(source, path, videos, strict=True)
+    try:
+        converted = convert(source, path, videos)
+    except ValueError as error:  # nothing else is in the file
+        assert re.search(message, str(error))
+    else:
+        assert any(re.search(message, f"{where}: {reason}") for where, reason in converted.left_out)
 
 
 def test_two_different_questions_of_one_id_are_refused_naming_both_rows(videos, tmp_path):
     path = corrupted(tmp_path, "star_released.json", lambda rows: rows.append({**rows[0], "question": "Why?"}))
     with pytest.raises(ValueError, match=r"row 1: id 4410 is another question in .*row 0"):
-        convert("star", path, videos)
+        convert("star", path, videos, strict=True)
 
 
 def test_the_unlabelled_test_split_of_clevrer_is_refused(videos, tmp_path):
@@ -183,7 +190,7 @@ def test_the_unlabelled_test_split_of_clevrer_is_refused(videos, tmp_path):
             del choice["answer"]
 
     with pytest.raises(ValueError, match="need correct or wrong, got None"):
-        convert("clevrer", corrupted(tmp_path, "clevrer_official.json", strip), videos)
+        convert("clevrer", corrupted(tmp_path, "clevrer_official.json", strip), videos, strict=True)
 
 
 def test_an_unknown_source_is_refused_naming_the_known_ones(videos):

@@ -8,16 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from verl_twgrpo.data.inversion import contradictory_options
 from verl_twgrpo.data.parquet import from_row
+from verl_twgrpo.data.rows import row_problem
+from verl_twgrpo.progress import progress
 from verl_twgrpo.rewards import check_gold
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.decode import frame_size, prepare_video, probe
 from verl_twgrpo.video.digest import video_digests
+from verl_twgrpo.video.fill import last_failures
 
 Rows = Sequence[Mapping[str, Any]]
+# file, number of the row in it, row
+Located = list[tuple[str, int, Mapping[str, Any]]]
 SHOWN_PER_KIND = 10
 
 
@@ -42,29 +46,36 @@ def check(
     image_patch_size: int = 14,
     workers: int = 4,
 ) -> list[Finding]:
-    """All findings, by file and row. ``training`` and ``validation`` are rows by file name.
+    """All findings, by file and row. ``training`` and ``validation`` are rows by file name, in whatever state.
 
     ``prompt_length(row, shape)`` counts a row's tokens, given its frames' shape (T, 3, height, width); without it
-    lengths are not checked. With ``cache`` the frames have to be prepared; without it each video is decoded, as
-    training would do it. Rows of ``training`` whose video is in ``validation`` are findings, not the other way round.
-    Raises ``ValueError`` naming a file without rows.
+    lengths are not checked. With ``cache`` the frames have to be prepared, and are read; without it each video is
+    decoded, as training would do it. Rows of ``training`` whose video is in ``validation`` are findings, not the other
+    way round. Raises ``ValueError`` naming a file without rows.
     """
     everything = {**training, **validation}
     for file, rows in everything.items():
         if not rows:
             raise ValueError(f"{file}: no rows (verl cannot train on an empty file)")
-    digests = video_digests((video["video"] for _, _, row in _all(everything) for video in row["videos"]), workers)
-    findings: list[Finding] = []
+    findings = [
+        Finding("not a row", file, number, _id(row), problem)
+        for file, number, row in _all(everything)
+        if (problem := row_problem(row))
+    ]
+    unusable = {(finding.file, finding.row) for finding in findings}
+
+    def usable(files: Mapping[str, Rows]) -> Located:
+        return [entry for entry in _all(files) if (entry[0], entry[1]) not in unusable]
+
+    rows = usable(everything)
+    digests, unreadable = video_digests((video["video"] for _, _, row in rows for video in row["videos"]), workers)
     for part in (training, validation):
-        findings += _repeated_ids(part)
-    findings += _shared_videos(training, validation)
-    looks = _look_at_videos(everything, digests, cache, image_patch_size, workers)
-    for file, number, row in _all(everything):
+        findings += _repeated_ids(usable(part))
+    findings += _shared_videos(usable(training), usable(validation))
+    looks = _look_at_videos(rows, digests, unreadable, cache, image_patch_size, workers)
+    for file, number, row in rows:
         problems = list(_row_problems(row))
-        for video in row["videos"]:
-            problem = looks[_key(video)]
-            if problem:
-                problems.append(problem)
+        problems += [problem for video in row["videos"] if (problem := looks[_key(video)])]
         if prompt_length and not problems:
             length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
             if length > max_prompt_length:
@@ -145,19 +156,27 @@ def _all(files: Mapping[str, Rows]) -> Iterator[tuple[str, int, Mapping[str, Any
             yield file, number, row
 
 
-def _id(row: Mapping[str, Any]) -> str:
-    return str(row["extra_info"]["id"])
+def _id(row: Any) -> str:
+    """The row's id, or "" if it has none that can be shown."""
+    extra = row.get("extra_info") if isinstance(row, Mapping) else None
+    identity = extra.get("id") if isinstance(extra, Mapping) else None
+    return str(identity)[:60] if isinstance(identity, str | int) else ""
 
 
 def _row_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     placeholders = sum(message["content"].count("<video>") for message in row["prompt"])
     if placeholders != len(row["videos"]) or placeholders != 1:
         yield "videos", f"{len(row['videos'])} videos and {placeholders} times <video> in the prompt, need one of each"
+    if not row["videos"]:
+        return
     try:
-        from_row(row)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        item = from_row(row)
+    except ValueError as error:
         yield "answer or options", str(error)
         return
+    contradiction = contradictory_options(item.options, item.answers)
+    if contradiction:
+        yield "contradictory options", contradiction
     try:
         check_gold(row["data_source"], row["reward_model"]["ground_truth"], row["extra_info"])
     except ValueError as error:
@@ -169,28 +188,42 @@ def _key(video: Mapping[str, Any]) -> str:
 
 
 def _look_at_videos(
-    files: Mapping[str, Rows], digests: Mapping[str, str], cache: FrameCache | None, patch_size: int, workers: int
+    rows: Located,
+    digests: Mapping[str, str],
+    unreadable: Mapping[str, str],
+    cache: FrameCache | None,
+    patch_size: int,
+    workers: int,
 ) -> dict[str, tuple[str, str] | None]:
     """What is wrong with each different video of the rows, by ``_key``."""
-    videos = {_key(video): video for _, _, row in _all(files) for video in row["videos"]}
+    videos = {_key(video): video for _, _, row in rows for video in row["videos"]}
+    failures = last_failures(cache.folder) if cache is not None else {}
 
     def look(video: Mapping[str, Any]) -> tuple[str, str] | None:
-        return _video_problem(video, digests.get(video["video"]), cache, patch_size)
+        path = video["video"]
+        if path in unreadable:
+            missing = unreadable[path] == "no such video"
+            return ("video missing", path) if missing else ("video broken", f"{path}: {unreadable[path]}")
+        if video["digest"] and video["digest"] != digests[path]:
+            return "video changed", f"{path}: SHA-256 {digests[path][:12]}.., was {video['digest'][:12]}.."
+        return _video_problem(video, cache, patch_size, failures)
 
     with ThreadPoolExecutor(workers) as pool:
-        found = tqdm(pool.map(look, videos.values()), total=len(videos), desc="videos", unit="video", disable=None)
+        found = progress(pool.map(look, videos.values()), len(videos), "videos", "video")
         return dict(zip(videos, found, strict=True))
 
 
 def _video_problem(
-    video: Mapping[str, Any], digest: str | None, cache: FrameCache | None, patch_size: int
+    video: Mapping[str, Any], cache: FrameCache | None, patch_size: int, failures: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    if digest is None:
-        return "video missing", video["video"]
-    if video["digest"] and video["digest"] != digest:
-        return "video changed", f"{video['video']}: SHA-256 {digest[:12]}.., was {video['digest'][:12]}.."
+    path = video["video"]
+    if cache is not None and video in cache:
+        damage = cache.damage(video)
+        return ("cache damaged", f"{path}: {damage}") if damage else None
+    if cache is not None and path in failures:
+        return "video broken", f"{path}: {failures[path]}"
     if cache is not None:
-        return None if video in cache else ("not in the cache", f"{video['video']}: run `verl-twgrpo data frames`")
+        return "not in the cache", f"{path}: run `verl-twgrpo data frames`"
     try:
         prepare_video(video, patch_size)
     except ValueError as error:
@@ -198,23 +231,25 @@ def _video_problem(
     return None
 
 
-def _repeated_ids(files: Mapping[str, Rows]) -> Iterator[Finding]:
+def _repeated_ids(rows: Located) -> Iterator[Finding]:
     seen: dict[tuple[str, str], str] = {}
-    for file, number, row in _all(files):
-        first = seen.setdefault((row["data_source"], _id(row)), f"{file}: row {number}")
+    for file, number, row in rows:
+        first = seen.setdefault((row["data_source"], row["extra_info"]["id"]), f"{file}: row {number}")
         if first != f"{file}: row {number}":
             yield Finding("repeated id", file, number, _id(row), f"first in {first}")
 
 
-def _shared_videos(training: Mapping[str, Rows], validation: Mapping[str, Rows]) -> Iterator[Finding]:
-    held_out: dict[str, str] = {}
-    for file, number, row in _all(validation):
+def _shared_videos(training: Located, validation: Located) -> Iterator[Finding]:
+    held_out: dict[str, tuple[str, str]] = {}
+    for file, number, row in validation:
         for video in row["videos"]:
             for name in (video["video"], video["digest"]):
-                held_out.setdefault(name, f"{file}: row {number}")
+                held_out.setdefault(name, (video["video"], f"{file}: row {number}"))
     held_out.pop("", None)
-    for file, number, row in _all(training):
+    for file, number, row in training:
         for video in row["videos"]:
-            where = held_out.get(video["digest"]) or held_out.get(video["video"])
-            if where:
-                yield Finding("video in validation", file, number, _id(row), f"{video['video']} is in {where}")
+            found = held_out.get(video["digest"]) or held_out.get(video["video"])
+            if found:
+                name, where = found
+                same = "is in" if name == video["video"] else f"has the same content as {name}, which is in"
+                yield Finding("video in validation", file, number, _id(row), f"{video['video']} {same} {where}")

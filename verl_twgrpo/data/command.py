@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--videos", help="folder that the videos lie in, at any depth")
     convert.add_argument("--out", required=True, help="folder for <source>-<split>.parquet and its reports")
     convert.add_argument("--split", help="name of the split (default: the source's usual one)")
-    convert.add_argument("--nframes", type=int, help="frames of a video, spread evenly (default 16)")
-    convert.add_argument("--max-frame-tokens", type=int, default=128, help="largest frame, in units of 28x28 pixels")
-    convert.add_argument("--min-frame-tokens", type=int, default=4, help="smaller frames are enlarged to this")
+    convert.add_argument("--nframes", type=int, default=16, help="frames of a video, spread evenly (default 16)")
+    convert.add_argument("--max-frame-tokens", type=_positive, default=128, help="largest frame, in 28x28 pixels")
+    convert.add_argument("--min-frame-tokens", type=_positive, default=4, help="smaller frames are enlarged to this")
     convert.add_argument("--prompt", choices=list(PROMPTS), help="prompt text (default: the paper's for the source)")
     convert.add_argument("--invert", action="store_true", help="question-answer inversion in one go")
     _add_inversion(convert)
+    _add_strict(convert)
     _add_common(convert)
     convert.set_defaults(run_step=_convert)
 
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     invert.add_argument("--out", required=True, help="parquet file to write; its reports go beside it")
     invert.add_argument("--prompt", choices=list(PROMPTS), help="prompt text (default: any number of answers)")
     _add_inversion(invert)
+    _add_strict(invert)
     _add_common(invert)
     invert.set_defaults(run_step=_invert)
 
@@ -48,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument("--keep-corrupt", action="store_true", help="use damaged videos too; each is noted")
     frames.add_argument("--ray", action="store_true", help="spread over a Ray cluster that sees videos and cache")
     _add_patch_size(frames)
-    _add_common(frames)
+    _add_strict(frames)
+    _add_common(frames, "decode again what is in the cache")
     frames.set_defaults(run_step=_frames)
 
     check = steps.add_parser("check", help="find what would go wrong in training; exit code 1 if something would")
@@ -56,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--validation", nargs="*", default=[], help="parquet files to validate on")
     check.add_argument("--cache", help="frame cache that training will read")
     check.add_argument("--model", help="checkpoint whose processor counts the prompts' tokens")
-    check.add_argument("--max-prompt-length", type=int, default=4096, help="longest prompt in tokens, video included")
+    check.add_argument(
+        "--max-prompt-length", type=_positive, default=4096, help="longest prompt in tokens, video included"
+    )
     check.add_argument("--fix", metavar="DIR", help="write files without the rows found, and a list of those; exit 0")
     _add_patch_size(check)
     _add_common(check)
@@ -69,22 +76,34 @@ def run(args: argparse.Namespace) -> int:
     return args.run_step(args)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: need 1 or more")
+    return number
+
+
 def _add_inversion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of the inversion")
+    parser.add_argument("--seed", type=int, help="seed of the inversion (default 0)")
     parser.add_argument("--paper-compatible", action="store_true", help="invert by the released rules, leaks included")
 
 
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad row or video (default: list them)")
+
+
 def _add_patch_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--patch-size", type=int, default=14, help="the model's patch size (Qwen2.5-VL: 14)")
+    parser.add_argument("--patch-size", type=_positive, default=14, help="the model's patch size (Qwen2.5-VL: 14)")
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+def _add_common(parser: argparse.ArgumentParser, force: str = "overwrite files that exist") -> None:
+    parser.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, help="threads")
+    parser.add_argument("--force", action="store_true", help=force)
 
 
 def _convert(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.convert import convert
+    from verl_twgrpo.data.inversion import contradictory_options
     from verl_twgrpo.data.parquet import write_parquet
     from verl_twgrpo.data.sources import SOURCES
     from verl_twgrpo.files import ensure_absent
@@ -94,9 +113,19 @@ def _convert(args: argparse.Namespace) -> int:
             "--source mini_clevrer: its questions and videos are made, not converted;"
             " run `verl-twgrpo demo prepare --data-only --out DIR`"
         )
+    if not args.invert:
+        for option, given in (("--seed", args.seed is not None), ("--paper-compatible", args.paper_compatible)):
+            if given:
+                raise ValueError(f"{option} has no effect without --invert")
     split = args.split or SOURCES[args.source].SPLIT
+    if not re.fullmatch(r"\w[\w.-]*", split):
+        raise ValueError(f"--split {split}: need a name of letters, digits, '.', '-' and '_'; it becomes a file's name")
+    if args.min_frame_tokens > args.max_frame_tokens:
+        raise ValueError(
+            f"--max-frame-tokens {args.max_frame_tokens} is below --min-frame-tokens {args.min_frame_tokens}"
+        )
     limits = FrameLimits(
-        nframes=args.nframes or 16,
+        nframes=args.nframes,
         max_pixels=args.max_frame_tokens * TOKEN_PIXELS,
         min_pixels=args.min_frame_tokens * TOKEN_PIXELS,
     )
@@ -105,61 +134,105 @@ def _convert(args: argparse.Namespace) -> int:
     for name in ("annotations", "videos"):
         if not getattr(args, name):
             raise ValueError(f"--{name} is needed for --source {args.source}")
-    converted = convert(args.source, args.annotations, args.videos, split, args.workers)
+    converted = convert(args.source, args.annotations, args.videos, split, args.workers, strict=args.strict)
     items = converted.items
     for reason, number in converted.counts.most_common():
         print(f"left out: {number} x {reason}")
+    unsound = sum(bool(contradictory_options(item.options, item.answers)) for item in items)
+    if unsound:
+        print(f"note: {unsound} items have the same option as true and as false; `data check --fix` leaves them out")
+    items, write_audit = _inverted(items, args, out) if args.invert else (items, lambda: None)
+    write_parquet(items, out, limits=limits, prompt=args.prompt, force=args.force)
     left_out = [{"id": key, "reason": reason} for key, reason in converted.left_out]
     _write_json(left_out, out.with_suffix(".left_out.json"))
-    if args.invert:
-        items = _inverted(items, args, out)
-    write_parquet(items, out, limits=limits, prompt=args.prompt, force=args.force)
+    write_audit()
     print(f"{out}: {len(items)} items")
     return 0
 
 
 def _invert(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.parquet import read_parquet, read_rows, to_row, write_rows
+    from verl_twgrpo.data.parquet import from_row, to_row, write_rows
     from verl_twgrpo.files import ensure_absent
 
     out = Path(args.out)
+    if out.suffix != ".parquet" or out.is_dir():
+        raise ValueError(
+            f"--out {args.out}: need the name of a parquet file to write, such as {out / 'inverted.parquet'}"
+        )
     ensure_absent([out], args.force)
+    rows, left_out = _usable_rows(args.file, args.strict)
     # each row keeps the frame limits that it was converted with
     limits = [
         FrameLimits(**{field.name: row["videos"][0][field.name] for field in dataclasses.fields(FrameLimits)})
-        for row in read_rows(args.file)
+        for row in rows
     ]
-    items = _inverted(read_parquet(args.file), args, out)
+    try:
+        items, write_audit = _inverted([from_row(row) for row in rows], args, out)
+    except ValueError as error:
+        raise ValueError(f"{args.file}: {error}") from None
     rows = [to_row(item, k, limits[k], args.prompt) for k, item in enumerate(items)]
     write_rows(rows, out, force=args.force)
+    if left_out:
+        _write_json(left_out, out.with_suffix(".left_out.json"))
+    write_audit()
     print(f"{out}: {len(rows)} items")
     return 0
 
 
-def _inverted(items: list, args: argparse.Namespace, out: Path) -> list:
-    """The items after inversion; the audit is written beside ``out`` and its first table printed."""
+def _usable_rows(file: str, strict: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows that can be used, and a list of the others, which are printed; with ``strict`` the first one raises."""
+    from verl_twgrpo.data.parquet import from_row
+    from verl_twgrpo.data.prompts import check_text
+    from verl_twgrpo.data.rows import read_raw_rows, row_problem
+
+    rows, left_out = [], []
+    for number, row in enumerate(read_raw_rows(file)):
+        problem = row_problem(row) or ("" if row["videos"] else "videos: need one, got none")
+        try:
+            if not problem:
+                check_text(from_row(row))
+        except ValueError as error:
+            problem = str(error)
+        if not problem:
+            rows.append(row)
+            continue
+        if strict:
+            raise ValueError(f"{file}: row {number}: {problem}")
+        left_out.append({"file": file, "row": number, "reason": problem})
+        print(f"left out: {file}: row {number}: {problem}")
+    if not rows:
+        first = f"; the first: row {left_out[0]['row']}: {left_out[0]['reason']}" if left_out else ""
+        raise ValueError(f"{file}: no row that can be used ({len(left_out)} bad{first})")
+    return rows, left_out
+
+
+def _inverted(items: list, args: argparse.Namespace, out: Path) -> tuple[list, Callable[[], None]]:
+    """The items after inversion, and what writes the audit beside ``out`` and prints its first table."""
     from verl_twgrpo.data.audit import audit, to_markdown
     from verl_twgrpo.data.inversion import invert_all
     from verl_twgrpo.files import atomic_write
     from verl_twgrpo.rewards import validate
 
-    outcomes = invert_all(items, seed=args.seed, paper_compatible=args.paper_compatible)
+    outcomes = invert_all(items, seed=args.seed or 0, paper_compatible=args.paper_compatible)
     validate(outcome.after for outcome in outcomes)
     report = audit(outcomes)
-    _write_json(report, out.with_suffix(".audit.json"))
     page = to_markdown(report)
-    with atomic_write(out.with_suffix(".audit.md")) as part:
-        part.write_text(page, encoding="utf-8")
-    print(page.split("## ")[0].strip())
-    print(f"audit: {out.with_suffix('.audit.md')}")
-    return [outcome.after for outcome in outcomes]
+
+    def write_audit() -> None:
+        _write_json(report, out.with_suffix(".audit.json"))
+        with atomic_write(out.with_suffix(".audit.md")) as part:
+            part.write_text(page, encoding="utf-8")
+        print(page.split("## ")[0].strip())
+        print(f"audit: {out.with_suffix('.audit.md')}")
+
+    return [outcome.after for outcome in outcomes], write_audit
 
 
 def _frames(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.parquet import read_rows
-    from verl_twgrpo.video.fill import prepare_all, report, videos_of
+    from verl_twgrpo.video.fill import prepare_all, videos_of, write_last_run
 
-    videos = videos_of(row for file in args.files for row in read_rows(file))
+    files = [_usable_rows(file, args.strict) for file in args.files]
+    videos = videos_of(row for rows, _ in files for row in rows)
     results = prepare_all(
         videos,
         args.cache,
@@ -167,25 +240,30 @@ def _frames(args: argparse.Namespace) -> int:
         workers=args.workers,
         ray=args.ray,
         keep_corrupt=args.keep_corrupt,
+        again=args.force,
+        strict=args.strict,
     )
-    summary = report(results)
-    _write_json(summary, Path(args.cache) / "last_run.json")
+    summary = write_last_run(results, args.cache)
     for result in results:
         for note in result.notes:
             print(f"note: {result.video}: {note}")
         if result.state == "failed":
             print(f"failed: {result.video}: {result.reason}")
     print(", ".join(f"{summary[key]} {key}" for key in ("videos", "decoded", "cached", "failed")))
-    return 1 if summary["failed"] else 0
+    return 1 if summary["failed"] or any(left_out for _, left_out in files) else 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.check import check, prompt_counter, table
-    from verl_twgrpo.data.parquet import read_rows
+    from verl_twgrpo.data.rows import read_raw_rows
     from verl_twgrpo.video.cache import FrameCache
 
-    training = {file: read_rows(file) for file in args.files}
-    validation = {file: read_rows(file) for file in args.validation}
+    if args.fix:
+        _check_fix_folder(Path(args.fix), [*args.files, *args.validation], args.force)
+    if args.cache and not Path(args.cache).is_dir():
+        raise FileNotFoundError(f"--cache {args.cache}: no such folder; `verl-twgrpo data frames` makes it")
+    training = {file: read_raw_rows(file) for file in args.files}
+    validation = {file: read_raw_rows(file) for file in args.validation}
     findings = check(
         training,
         validation,
@@ -200,24 +278,31 @@ def _check(args: argparse.Namespace) -> int:
         print("prompt lengths were not checked: give --model")
     print(table(findings) if findings else f"{rows} rows, nothing found")
     if args.fix:
-        _write_fixed({**training, **validation}, findings, Path(args.fix), args.force)
+        _write_fixed({**training, **validation}, findings, Path(args.fix))
         return 0
     return 1 if findings else 0
 
 
-def _write_fixed(files: dict[str, list], findings: list, folder: Path, force: bool) -> None:
-    from verl_twgrpo.data.parquet import write_rows
+def _check_fix_folder(folder: Path, files: list[str], force: bool) -> None:
+    """Before the work: where its results shall go."""
     from verl_twgrpo.files import ensure_absent
 
     names = [Path(file).name for file in files]
     if len(set(names)) < len(names):
         raise ValueError(f"--fix {folder}: two of the files have the same name")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--fix {folder}: need a folder, this is a file")
     ensure_absent([folder / name for name in names], force)
+
+
+def _write_fixed(files: dict[str, list], findings: list, folder: Path) -> None:
+    from verl_twgrpo.data.parquet import write_rows
+
     for file, rows in files.items():
         found = [finding for finding in findings if finding.file == file]
         bad = {finding.row for finding in found}
         out = folder / Path(file).name
-        write_rows([row for number, row in enumerate(rows) if number not in bad], out, force=force)
+        write_rows([row for number, row in enumerate(rows) if number not in bad], out, force=True)
         _write_json([dataclasses.asdict(finding) for finding in found], out.with_suffix(".left_out.json"))
         print(f"{out}: {len(rows) - len(bad)} of {len(rows)} rows; left out: {out.with_suffix('.left_out.json')}")
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from verl_twgrpo.data.reading import read_annotations
+from verl_twgrpo.data.prompts import check_text
+from verl_twgrpo.data.reading import Unreadable, read_annotations
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.data.sources import SOURCES, Skipped
 from verl_twgrpo.rewards import validate
 from verl_twgrpo.video.digest import video_digests
+
+LONGEST_PATH = 4096 - 256  # Linux' PATH_MAX, less what stands before
 
 
 @dataclass
@@ -47,11 +50,14 @@ class VideoFolder:
         bare file name, in whatever subfolder: two videos called 0.mp4 are different videos.
         Raises ``ValueError`` if several files have the name.
         """
+        if "\0" in annotated or len(annotated) > LONGEST_PATH:
+            raise ValueError(f"video: {annotated!r:.60} cannot be a path")
         parts = [part for part in PurePosixPath(annotated).parts if part not in ("/", "..", ".")]
         shortest = 1 if by_name or len(parts) == 1 else 2
         for first in range(len(parts) - shortest + 1):
             path = self.folder.joinpath(*parts[first:])
-            if path.is_file():
+            # os.path: a name that is too long is no file, and no error
+            if os.path.isfile(path):
                 return os.path.abspath(path)
         found = self._names().get(parts[-1], []) if by_name and parts else []
         if len(found) > 1:
@@ -68,12 +74,19 @@ class VideoFolder:
 
 
 def convert(
-    source: str, annotations: str, videos: str | Path, split: str | None = None, workers: int = 4
+    source: str,
+    annotations: str,
+    videos: str | Path,
+    split: str | None = None,
+    workers: int = 4,
+    *,
+    strict: bool = False,
 ) -> Conversion:
     """Convert one file (or hub data set) of ``source``; ``split`` defaults to the source's usual one.
 
-    A question that comes twice in the same words is taken once. Raises ``ValueError`` naming file, row and field for
-    rows that are not in the source's schema, for two different questions of one id, and if nothing is left.
+    A question that comes twice in the same words is taken once. A row that is not in the source's schema, or has the id
+    of a different question, is left out with file, row, field and reason; with ``strict`` it raises ``ValueError``.
+    Raises ``ValueError`` as well if nothing is left.
     """
     if source not in SOURCES:
         raise ValueError(f"{source}: unknown source; known: {', '.join(SOURCES)}")
@@ -82,37 +95,73 @@ def convert(
     result = Conversion()
     seen: dict[str, tuple[str, Item]] = {}
     for where, found in _found(source, annotations, split):
-        if isinstance(found, Skipped):
-            result.leave_out(found.reason, found.id)
+        try:
+            item = _usable(where, found, seen, folder, annotations, result, SOURCES[source].UNIQUE_VIDEO_NAMES)
+        except ValueError as error:
+            if strict:
+                raise ValueError(f"{where}: {error}") from None
+            result.counts["bad row"] += 1
+            result.left_out.append((where, str(error)))
             continue
-        if found.id in seen:
-            where_before, before = seen[found.id]
-            if before != found:
-                raise ValueError(f"{where}: id {found.id} is another question in {where_before}")
-            result.leave_out("repeated question", found.id, where)
-            continue
-        seen[found.id] = (where, found)
-        path = folder.find(found.video, by_name=SOURCES[source].UNIQUE_VIDEO_NAMES)
-        if path is None:
-            result.leave_out("video missing", found.id, f"{found.video} under {folder.folder}")
-            continue
-        origin = {"annotations": os.path.basename(annotations), "row": where.rpartition(" ")[2], "video": found.video}
-        result.items.append(replace(found, video=path, provenance={**origin, **found.provenance}))
+        if item is not None:
+            result.items.append(item)
+    digests, unreadable = video_digests((item.video for item in result.items), workers)
+    for item in result.items:
+        if item.video in unreadable:
+            result.leave_out("video unreadable", item.id, f"{item.video}: {unreadable[item.video]}")
+    result.items = [
+        replace(item, video_digest=digests[item.video]) for item in result.items if item.video not in unreadable
+    ]
     if not result.items:
-        raise ValueError(f"{annotations}: no item is left ({_summary(result.counts) or 'the file has no rows'})")
-    digests = video_digests((item.video for item in result.items), workers)
-    result.items = [replace(item, video_digest=digests[item.video]) for item in result.items]
+        first = f"; the first: {': '.join(result.left_out[0])}" if result.left_out else ""
+        raise ValueError(f"{annotations}: no item is left ({_summary(result.counts) or 'the file has no rows'}{first})")
     validate(result.items)
     return result
 
 
-def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped]]:
+def _usable(
+    where: str,
+    found: Item | Skipped | ValueError,
+    seen: dict[str, tuple[str, Item]],
+    folder: VideoFolder,
+    annotations: str,
+    result: Conversion,
+    by_name: bool,
+) -> Item | None:
+    """The item with its video's path, or None where ``result`` says why it is left out."""
+    if isinstance(found, ValueError):
+        raise found
+    if isinstance(found, Skipped):
+        result.leave_out(found.reason, found.id)
+        return None
+    check_text(found)
+    if found.id in seen:
+        where_before, before = seen[found.id]
+        if before != found:
+            raise ValueError(f"id {found.id} is another question in {where_before}")
+        result.leave_out("repeated question", found.id, where)
+        return None
+    path = folder.find(found.video, by_name=by_name)
+    seen[found.id] = (where, found)
+    if path is None:
+        result.leave_out("video missing", found.id, f"{found.video} under {folder.folder}")
+        return None
+    origin = {"annotations": os.path.basename(annotations), "row": where.rpartition(" ")[2], "video": found.video}
+    return replace(found, video=path, provenance={**origin, **found.provenance})
+
+
+def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped | ValueError]]:
     for where, row in read_annotations(annotations, split):
+        if isinstance(row, Unreadable):
+            yield where, ValueError(row.reason)
+            continue
         try:
-            for found in SOURCES[source].convert(row, split):
-                yield where, found
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            found = list(SOURCES[source].convert(row, split))
+        except (ValueError, RecursionError) as error:
+            yield where, ValueError(str(error))
+            continue
+        for one in found:
+            yield where, one
 
 
 def _summary(counts: Counter) -> str:

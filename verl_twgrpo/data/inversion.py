@@ -130,6 +130,17 @@ def near_duplicates(options: Sequence[str]) -> list[int]:
     return found
 
 
+def contradictory_options(options: Sequence[str], answers: Iterable[str]) -> str:
+    """The first two options in the same words of which one is true and the other is not; "" if there are none."""
+    first: dict[tuple[str, ...], int] = {}
+    for k, option in enumerate(options):
+        words = tuple(re.findall(r"\w+", option.casefold())) or (option.strip(),)
+        j = first.setdefault(words, k)
+        if (LETTERS[j] in answers) != (LETTERS[k] in answers):
+            return f"options {LETTERS[j]} and {LETTERS[k]} are both {options[k]!r}, and one of them is true"
+    return ""
+
+
 def _normal_form(option: str) -> tuple[str, ...]:
     words = re.findall(r"[^\W_]+", option.casefold())
     # "5.0" and "50" must stay apart, and so must options without a word in them

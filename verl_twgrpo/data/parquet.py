@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet
 from datasets import Value
 
+from verl_twgrpo.data.limits import TOKEN_PIXELS, FrameLimits
 from verl_twgrpo.data.prompts import messages
+from verl_twgrpo.data.rows import read_raw_rows, row_problem
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.files import atomic_write, ensure_absent
 
-# one visual token of Qwen2.5-VL covers 28 x 28 pixels: 14 x 14 patches, merged 2 x 2
-TOKEN_PIXELS = 28 * 28
+__all__ = [
+    "TOKEN_PIXELS",
+    "FrameLimits",
+    "from_row",
+    "read_parquet",
+    "read_rows",
+    "to_row",
+    "write_parquet",
+    "write_rows",
+]
 
 _FEATURES = datasets.Features(
     {
@@ -47,29 +55,6 @@ _FEATURES = datasets.Features(
         },
     }
 )
-
-
-@dataclass(frozen=True)
-class FrameLimits:
-    """How a video becomes frames: ``nframes`` uniformly sampled, each resized into ``min_pixels`` to ``max_pixels``.
-
-    The keys are those that qwen-vl-utils takes in a video's dict. The paper trains with frames of at most 128*28*28
-    pixels (Section 4.1) and evaluates with 256*28*28, at most 16 frames. qwen-vl-utils would enlarge every frame below
-    128*28*28 pixels, and beyond that limit where the sides are rounded up; 4*28*28 leaves small videos as they are.
-    Raises ``ValueError`` for values that qwen-vl-utils would refuse or change.
-    """
-
-    nframes: int = 16
-    max_pixels: int = 128 * TOKEN_PIXELS
-    min_pixels: int = 4 * TOKEN_PIXELS
-
-    def __post_init__(self) -> None:
-        if self.nframes < 2 or self.nframes % 2:
-            raise ValueError(f"nframes: {self.nframes}, need an even number (the vision tower pairs frames)")
-        if not TOKEN_PIXELS <= self.min_pixels <= self.max_pixels:
-            raise ValueError(
-                f"min_pixels {self.min_pixels}, max_pixels {self.max_pixels}: need {TOKEN_PIXELS} <= min <= max"
-            )
 
 
 def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = None) -> dict[str, Any]:
@@ -150,12 +135,16 @@ def write_rows(rows: Sequence[dict[str, Any]], path: str | Path, *, force: bool 
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file as dicts; raises ``ValueError`` naming the columns that verl would miss."""
-    table = pyarrow.parquet.read_table(path)
-    missing = [name for name in _FEATURES if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path}: column {', '.join(missing)} is missing; write it with `verl-twgrpo data convert`")
-    return table.select(list(_FEATURES)).to_pylist()
+    """The rows of a parquet file that ``write_rows`` wrote, with absolute paths of their videos.
+
+    Raises ``ValueError`` naming the columns that verl would miss, or the row and field that cannot be used.
+    """
+    rows = read_raw_rows(path)
+    for number, row in enumerate(rows):
+        problem = row_problem(row)
+        if problem:
+            raise ValueError(f"{path}: row {number}: {problem}")
+    return rows
 
 
 def read_parquet(path: str | Path) -> list[Item]:

@@ -93,7 +93,8 @@ PROMPT_OF_SOURCE = {
     "videomme": "video_r1",
 }
 
-_PLACEHOLDER = re.compile("<(?:image|video|audio)>")
+# verl's placeholders of inputs, and control tokens of chat templates
+_RESERVED = re.compile(r"<(?:image|video|audio)>|<\|\w+\|>")
 
 
 def prompt_name(item: Item) -> str:
@@ -111,17 +112,30 @@ def prompt_name(item: Item) -> str:
         raise ValueError(f"{item.source}: item {item.id}: no prompt for this source (known: {known})") from None
 
 
+def check_text(item: Item) -> None:
+    """Raise ``ValueError`` if question or an option holds what would not be read, or not be written, as text."""
+    for name, text in (("question", item.question), *zip(LETTERS, item.options, strict=False)):
+        clash = _RESERVED.search(text)
+        if clash:
+            raise ValueError(
+                f"{name}: the text contains {clash.group()}, which would be taken for an input or a control token; "
+                "reword it"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # half a surrogate pair passes JSON
+            raise ValueError(f"{name}: {text[error.start]!a} at {error.start} is no character") from None
+
+
 def messages(item: Item, prompt: str | None = None) -> list[dict[str, str]]:
     """The chat that verl's RLHFDataset takes: one user turn, the video first.
 
     ``prompt`` names an entry of ``PROMPTS``; by default the one of the item's source. Raises ``ValueError`` if the
     item's text holds a placeholder that verl would replace by a picture or a video.
     """
+    try:
+        check_text(item)
+    except ValueError as error:
+        raise ValueError(f"{item.source}: item {item.id}: {error}") from None
     text = PROMPTS[prompt or prompt_name(item)].render(item)
-    clash = _PLACEHOLDER.search(text)
-    if clash:
-        raise ValueError(
-            f"{item.source}: item {item.id}: the text contains {clash.group()}, which verl would take for an input; "
-            "reword the question or the option"
-        )
     return [{"role": "user", "content": "<video>" + text}]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ Frames = tuple[torch.Tensor, dict[str, Any]]
 class FrameCache:
     """Frames by content of the video file, sampling and pixel limits: a moved video is found, a changed one is not.
 
-    ``get`` keeps the last ``keep`` videos in memory, so that the rollouts of one prompt share one tensor; ``reads``
-    counts the files that were read. Safe to use from several threads.
+    Each file holds a digest of its own content, which ``get`` compares. ``get`` keeps the last ``keep`` videos in
+    memory, so that the rollouts of one prompt share one tensor; ``reads`` counts the files that were read. Safe to use
+    from several threads.
     """
 
     def __init__(self, folder: str | Path, image_patch_size: int = 14, keep: int = 16) -> None:
@@ -42,6 +44,32 @@ class FrameCache:
 
     def __contains__(self, video: Mapping[str, Any]) -> bool:
         return self.path(video).is_file()
+
+    def missing(self, rows: Iterable[Mapping[str, Any]]) -> list[tuple[int, str]]:
+        """Number of each row without its frames, and one sentence; a look whether the file is there, no more.
+
+        Only a row without the digest of its video has that video read (once for all its rows).
+        """
+        found, seen = [], {}
+        for number, row in enumerate(rows):
+            for video in row["videos"]:
+                key = repr(sorted(video.items()))
+                if key not in seen:
+                    try:
+                        seen[key] = "" if video in self else self._absent(video)
+                    except OSError as error:
+                        seen[key] = f"{video['video']}: cannot be read ({error.strerror})"
+                if seen[key]:
+                    found.append((number, seen[key]))
+        return found
+
+    def damage(self, video: Mapping[str, Any]) -> str:
+        """Why the frames of ``video`` cannot be used, though they are there; "" if they are as they were written."""
+        try:
+            self._read(self.path(video), video)
+        except OSError as error:
+            return str(error)
+        return ""
 
     def get(self, video: Mapping[str, Any]) -> Frames:
         """Frames as uint8 [T, 3, height, width] and their metadata, as ``prepare_video`` gives them, without decoding.
@@ -72,21 +100,48 @@ class FrameCache:
     def put(self, video: Mapping[str, Any], frames: torch.Tensor, metadata: dict[str, Any], notes: list[str]) -> None:
         """Store frames; they appear whole or not at all, also if the machine stops in between."""
         # one entry: safetensors writes several in random order, and the same frames shall give the same bytes
-        about = {"about": json.dumps({"metadata": metadata, "notes": notes})}
+        about = {"metadata": metadata, "notes": notes}
+        about["sha256"] = _content_digest(frames, about)
         with atomic_write(self.path(video)) as part:
-            save_file({"frames": frames.contiguous()}, part, metadata=about)
+            try:
+                save_file({"frames": frames.contiguous()}, part, metadata={"about": json.dumps(about)})
+            except SafetensorError as error:
+                raise OSError(f"{self.path(video)}: cannot be written ({error})") from None
 
     def _read(self, path: Path, video: Mapping[str, Any]) -> Frames:
-        with self._opened(path, video) as file:
-            return file.get_tensor("frames"), json.loads(file.metadata()["about"])["metadata"]
+        try:
+            with self._opened(path, video) as file:
+                frames, about = file.get_tensor("frames"), json.loads(file.metadata()["about"])
+            metadata, written = about["metadata"], about.get("sha256")
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(path, str(error)) from None
+        if written is None:
+            raise self._damaged(path, "no digest: an earlier version wrote it")
+        if written != _content_digest(frames, about):
+            raise self._damaged(path, "its content is not what was written")
+        return frames, metadata
 
     def _opened(self, path: Path, video: Mapping[str, Any]) -> Any:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{video['video']}: not in the frame cache {self.folder} with {video['nframes']} frames of "
-                f"{video['min_pixels']} to {video['max_pixels']} pixels; run `verl-twgrpo data frames`"
-            )
+            raise FileNotFoundError(self._absent(video))
         try:
             return safe_open(path, "pt")
         except SafetensorError as error:
-            raise OSError(f"{path}: damaged ({error}); delete it and run `verl-twgrpo data frames` again") from None
+            raise self._damaged(path, str(error)) from None
+
+    def _absent(self, video: Mapping[str, Any]) -> str:
+        return (
+            f"{video['video']}: not in the frame cache {self.folder} with {video['nframes']} frames of "
+            f"{video['min_pixels']} to {video['max_pixels']} pixels; run `verl-twgrpo data frames`"
+        )
+
+    def _damaged(self, path: Path, reason: str) -> OSError:
+        return OSError(f"{path}: damaged ({reason}); run `verl-twgrpo data frames` again, which replaces it")
+
+
+def _content_digest(frames: torch.Tensor, about: Mapping[str, Any]) -> str:
+    """SHA-256 of the frames' bytes and shape, and of what is written about them."""
+    facts = {"shape": list(frames.shape), "metadata": about["metadata"], "notes": about["notes"]}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(frames.contiguous().numpy())
+    return digest.hexdigest()

@@ -176,8 +176,8 @@ def read_frames(
     """
     path = str(video["video"]).removeprefix("file://")
     info = info or probe(path)
-    if video.get("digest") and known_digest(path) != video["digest"]:
-        raise VideoError(f"{path}: changed since it was converted (SHA-256 {known_digest(path)[:12]}..)")
+    if video.get("digest"):
+        _check_digest(path, video["digest"])
     qwen = _vision_process()
     first, last, total = qwen.calculate_video_frame_range(video, info.frames, info.fps)
     if "nframes" in video:
@@ -200,6 +200,15 @@ def read_frames(
         "video_backend": "pyav",
     }
     return frames_THWC.permute(0, 3, 1, 2), metadata, nframes / total * info.fps
+
+
+def _check_digest(path: str, digest: str) -> None:
+    try:
+        found = known_digest(path)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
+    if found != digest:
+        raise VideoError(f"{path}: changed since it was converted (SHA-256 {found[:12]}..)")
 
 
 def _decode(path: str, info: VideoInfo, wanted: list[int]) -> tuple[dict[int, np.ndarray], str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
+from verl_twgrpo.progress import progress
 
 _BLOCK = 1 << 20
 
@@ -34,9 +34,23 @@ def known_digest(path: str | Path) -> str:
     return _known[key]
 
 
-def video_digests(paths: Iterable[str], workers: int) -> dict[str, str]:
-    """The digest of each file that exists, read by ``workers`` threads (hashing lets go of the interpreter's lock)."""
-    present = sorted({path for path in paths if Path(path).is_file()})
+def video_digests(paths: Iterable[str], workers: int) -> tuple[dict[str, str], dict[str, str]]:
+    """The digest of each file that can be read, and of each other one the reason why not.
+
+    Read by ``workers`` threads: hashing lets go of the interpreter's lock.
+    """
+    different = sorted(set(paths))
     with ThreadPoolExecutor(workers) as pool:
-        found = tqdm(pool.map(video_digest, present), total=len(present), desc="digests", unit="video", disable=None)
-        return dict(zip(present, found, strict=True))
+        results = progress(pool.map(_digest_or_reason, different), len(different), "digests", "video")
+        found = dict(zip(different, results, strict=True))
+    digests = {path: digest for path, (digest, _) in found.items() if digest}
+    return digests, {path: reason for path, (digest, reason) in found.items() if not digest}
+
+
+def _digest_or_reason(path: str) -> tuple[str, str]:
+    try:
+        return known_digest(path), ""
+    except FileNotFoundError:
+        return "", "no such video"
+    except (OSError, ValueError) as error:  # ValueError: a null byte in a name
+        return "", f"cannot be read ({getattr(error, 'strerror', None) or error})"

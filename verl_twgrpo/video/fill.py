@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from verl_twgrpo.files import atomic_write
+from verl_twgrpo.progress import Progress
 from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.decode import VideoError, prepare_video, probe
 from verl_twgrpo.video.digest import known_digest
+
+LAST_RUN = "last_run.json"
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,23 @@ def videos_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def prepare(video: Mapping[str, Any], cache: FrameCache, *, keep_corrupt: bool = False) -> Decoded:
+def prepare(video: Mapping[str, Any], cache: FrameCache, *, keep_corrupt: bool = False, again: bool = False) -> Decoded:
     """Decode one video into the cache unless it is there. A video that cannot be used is reported, not raised.
 
-    A damaged one is used with ``keep_corrupt``, and noted. Notes stay with the frames in the cache.
+    Frames whose file in the cache is damaged are decoded again; with ``again`` all are. A damaged video is used with
+    ``keep_corrupt``, and noted. Notes stay with the frames in the cache. Raises ``OSError`` if the cache cannot be
+    written.
     """
     path = video["video"]
     try:
-        if video["digest"] and video in cache:
+        if video["digest"] and video in cache and not again and not cache.damage(video):
             return _cached(video, cache, keep_corrupt)
         info = probe(path)
-        digest = known_digest(path)
+        digest = _digest(path)
         if video["digest"] not in ("", digest):
             raise VideoError(f"{path}: changed since it was converted (SHA-256 {digest[:12]}..)")
         video = {**video, "digest": digest}
-        if video in cache:
+        if video in cache and not again and not cache.damage(video):
             return _cached(video, cache, keep_corrupt)
         notes = list(info.notes)
         if info.frames < video["nframes"]:
@@ -57,6 +62,13 @@ def prepare(video: Mapping[str, Any], cache: FrameCache, *, keep_corrupt: bool =
     except ValueError as error:
         return Decoded(path, "failed", reason=str(error).removeprefix(f"{path}: "))
     return Decoded(path, "decoded", notes=tuple(notes))
+
+
+def _digest(path: str) -> str:
+    try:
+        return known_digest(path)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _cached(video: Mapping[str, Any], cache: FrameCache, keep_corrupt: bool) -> Decoded:
@@ -74,36 +86,44 @@ def prepare_all(
     image_patch_size: int = 14,
     workers: int = 4,
     ray: bool,
-    keep_corrupt: bool = False,
+    strict: bool = False,
+    **how: bool,
 ) -> list[Decoded]:
     """One result a video, in the given order; ``workers`` threads here, or with ``ray`` as many tasks as it has CPUs.
 
     The folder has to be one that every machine of the Ray cluster sees. What a run that was stopped has finished is
-    not done again.
+    not done again. ``how``: keep_corrupt and again, as ``prepare`` takes them. With ``strict`` the first video that
+    cannot be used raises ``VideoError``.
     """
     cache = FrameCache(folder, image_patch_size, keep=0)
     cache.folder.mkdir(parents=True, exist_ok=True)
     if ray:
-        finished = _over_ray(videos, cache.folder, image_patch_size, keep_corrupt)
+        finished = _over_ray(videos, cache.folder, image_patch_size, how)
     else:
-        finished = _over_threads(videos, cache, workers, keep_corrupt)
+        finished = _over_threads(videos, cache, workers, how)
     results: dict[int, Decoded] = {}
-    with tqdm(total=len(videos), desc="frames", unit="video", disable=None) as bar:
-        for index, result in finished:
-            results[index] = result
-            bar.update()
-            bar.set_postfix(failed=sum(done.state == "failed" for done in results.values()))
+    failed = 0
+    with Progress(len(videos), "frames", "video") as shown:
+        try:
+            for index, result in finished:
+                results[index] = result
+                if strict and result.state == "failed":
+                    raise VideoError(f"{result.video}: {result.reason}")
+                failed += result.state == "failed"
+                shown.advance(failed=failed)
+        except KeyboardInterrupt:
+            done = sum(result.state != "failed" for result in results.values())
+            kept = f"{done} of {len(videos)} videos are in {cache.folder}; the same command goes on from there"
+            raise KeyboardInterrupt(kept) from None
     return [results[index] for index in range(len(videos))]
 
 
 def _over_threads(
-    videos: Sequence[Mapping[str, Any]], cache: FrameCache, workers: int, keep_corrupt: bool
+    videos: Sequence[Mapping[str, Any]], cache: FrameCache, workers: int, how: Mapping[str, bool]
 ) -> Iterator[tuple[int, Decoded]]:
     # FFmpeg and torch let go of the interpreter's lock while they decode and resize
     with ThreadPoolExecutor(workers) as pool:
-        futures = {
-            pool.submit(prepare, video, cache, keep_corrupt=keep_corrupt): index for index, video in enumerate(videos)
-        }
+        futures = {pool.submit(prepare, video, cache, **how): index for index, video in enumerate(videos)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -112,7 +132,7 @@ def _over_threads(
 
 
 def _over_ray(
-    videos: Sequence[Mapping[str, Any]], folder: Path, image_patch_size: int, keep_corrupt: bool
+    videos: Sequence[Mapping[str, Any]], folder: Path, image_patch_size: int, how: Mapping[str, bool]
 ) -> Iterator[tuple[int, Decoded]]:
     import ray
 
@@ -122,7 +142,7 @@ def _over_ray(
     try:
         task = ray.remote(num_cpus=1)(_prepare_in_task)
         where = str(folder.resolve())
-        pending = {task.remote(dict(video), where, image_patch_size, keep_corrupt): k for k, video in enumerate(videos)}
+        pending = {task.remote(dict(video), where, image_patch_size, how): k for k, video in enumerate(videos)}
         while pending:
             done, _ = ray.wait(list(pending), num_returns=1)
             yield pending.pop(done[0]), ray.get(done[0])
@@ -131,8 +151,8 @@ def _over_ray(
             ray.shutdown()
 
 
-def _prepare_in_task(video: dict[str, Any], folder: str, image_patch_size: int, keep_corrupt: bool) -> Decoded:
-    return prepare(video, FrameCache(folder, image_patch_size, keep=0), keep_corrupt=keep_corrupt)
+def _prepare_in_task(video: dict[str, Any], folder: str, image_patch_size: int, how: Mapping[str, bool]) -> Decoded:
+    return prepare(video, FrameCache(folder, image_patch_size, keep=0), **how)
 
 
 def report(results: Sequence[Decoded]) -> dict[str, Any]:
@@ -144,3 +164,24 @@ def report(results: Sequence[Decoded]) -> dict[str, Any]:
         "failures": [dataclasses.asdict(result) for result in results if result.state == "failed"],
         "noted": [dataclasses.asdict(result) for result in results if result.notes],
     }
+
+
+def write_last_run(results: Sequence[Decoded], folder: str | Path) -> dict[str, Any]:
+    """``report`` as ``last_run.json`` in the cache's folder, with the failures of videos that only earlier runs saw."""
+    summary = report(results)
+    here = {result.video for result in results}
+    earlier = [{"video": video, "reason": why} for video, why in last_failures(folder).items() if video not in here]
+    with atomic_write(Path(folder) / LAST_RUN) as part:
+        text = json.dumps({**summary, "failed_earlier": earlier}, indent=1, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def last_failures(folder: str | Path) -> dict[str, str]:
+    """Why each video that could not be decoded into the cache could not."""
+    try:
+        record = json.loads((Path(folder) / LAST_RUN).read_text(encoding="utf-8"))
+        entries = record["failures"] + record.get("failed_earlier", [])
+        return {entry["video"]: entry["reason"] for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or an earlier version's
+        return {}

@@ -48,9 +48,9 @@ def _official(question: Mapping[str, Any], identity: str, video: str, split: str
     choices = question.get("choices")
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"choices: need a list, got {choices!r}")
-    verdicts = [choice.get("answer") for choice in choices]
+    verdicts = [choice.get("answer") if isinstance(choice, Mapping) else None for choice in choices]
     for verdict in verdicts:
-        if verdict not in _VERDICTS:
+        if not isinstance(verdict, str) or verdict not in _VERDICTS:
             raise ValueError(f"choices: answer: need correct or wrong, got {verdict!r} (the test set has none)")
     answers = frozenset(letter for letter, v in zip(LETTERS, verdicts, strict=False) if _VERDICTS[v])
     if not answers:

@@ -25,9 +25,11 @@ class Skipped:
 
 def text(row: Mapping[str, Any], field: str) -> str:
     """The row's text (a whole number becomes text), stripped; raises ``ValueError`` if there is none."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{field}: need an object that has it, got {row!r:.60}")
     value = row.get(field)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{field}: need a text, got {value!r}")
+        raise ValueError(f"{field}: need a text, got {value!r:.60}")
     value = str(value).strip()
     if not value:
         raise ValueError(f"{field} is empty")
@@ -38,10 +40,10 @@ def options(row: Mapping[str, Any], field: str = "options") -> tuple[str, ...]:
     """The row's options without their letters ("(A) ...", "A. ...", "A) ..."); letters out of order are refused."""
     raw = row.get(field)
     if isinstance(raw, str) or not isinstance(raw, Sequence) or not raw:
-        raise ValueError(f"{field}: need a list of options, got {raw!r}")
+        raise ValueError(f"{field}: need a list of options, got {raw!r:.60}")
     for option in raw:
         if not isinstance(option, str):
-            raise ValueError(f"{field}: need texts, got {option!r}")
+            raise ValueError(f"{field}: need texts, got {option!r:.60}")
     if len(raw) > len(LETTERS):
         raise ValueError(f"{field}: {len(raw)} options, at most {len(LETTERS)} have letters")
     marks = [_LETTERED.match(option) for option in raw]
@@ -58,7 +60,7 @@ def letters(answer: str, field: str) -> frozenset[str]:
     content = _ANSWER.fullmatch(answer.strip()).group(1)
     parts = [part.strip().removeprefix("(").removesuffix(")") for part in content.split(",")]
     if any(len(part) != 1 or part not in LETTERS for part in parts):
-        raise ValueError(f"{field}: need option letters, got {answer!r}")
+        raise ValueError(f"{field}: need option letters, got {answer!r:.60}")
     return frozenset(parts)
 
 

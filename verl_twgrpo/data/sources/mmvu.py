@@ -27,8 +27,8 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     if kind != "multiple-choice":
         yield Skipped(f"question_type {kind!r} has no options", identity)
         return
-    choices = row["choices"]
-    if not isinstance(choices, Mapping) or sorted(choices) != list(LETTERS[: len(choices)]):
+    choices, metadata = row["choices"], row.get("metadata")
+    if not isinstance(choices, Mapping) or sorted(map(str, choices)) != list(LETTERS[: len(choices)]):
         raise ValueError(f"choices: need {{'A': .., 'B': .., ..}}, got {choices!r}")
     yield Item(
         id=identity,
@@ -38,5 +38,5 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         options=tuple(text(choices, letter) for letter in sorted(choices)),
         answers=letters(text(row, "answer"), "answer"),
         video=text(row, "video").split("/resolve/main/")[-1],
-        question_type=str((row.get("metadata") or {}).get("subject") or ""),
+        question_type=str(metadata.get("subject") or "") if isinstance(metadata, Mapping) else "",
     )

@@ -23,6 +23,8 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         if not isinstance(row["value"], Mapping):
             raise ValueError(f"video {row['key']}: need {{aspect: [questions]}}, got {row['value']!r}")
         for aspect, questions in row["value"].items():
+            if not isinstance(questions, list):
+                raise ValueError(f"video {row['key']}: {aspect}: need a list of questions, got {questions!r:.60}")
             for question in questions:
                 yield _official(question, str(row["key"]), aspect, split)
     elif "dim" in row:
@@ -33,7 +35,7 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
 
 def _official(row: Mapping[str, Any], video: str, aspect: str, split: str) -> Item:
     whole = text(row, "question")
-    question, *lines = [line.strip() for line in whole.splitlines() if line.strip()]
+    question, *lines = [line.strip() for line in whole.splitlines() if line.strip()] or [""]
     choices = options({"question": lines}, "question")
     answer = text(row, "answer")
     if answer not in lines:

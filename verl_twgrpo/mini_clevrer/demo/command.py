@@ -76,6 +76,9 @@ def make_data(folder: Path, settings: dict[str, int]) -> None:
     limits = FrameLimits(nframes=FRAMES, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE)
     for split in SPLITS:
         items = generate(folder, split, settings[split], settings["seed"])
+        # of an earlier run that was stopped, with other settings
+        for stale in set((folder / "videos" / split).glob("*.mp4")) - {Path(item.video) for item in items}:
+            stale.unlink()
         validate(items)
         path = write_parquet(items, folder / f"{split}.parquet", limits=limits, force=True)
         dropped = sum(item.provenance["dropped"] for item in items)
