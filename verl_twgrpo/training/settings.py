@@ -40,6 +40,8 @@ class TWGRPOConfig(BaseConfig):
         std_eps: added to the standard deviation of a group's rewards (Eq. 1); the released code has 1e-4.
         tokens_per_chunk: tokens whose logits exist at one time in the weights pass; null chooses by device.
         dump_dir: folder for one compact file per step with what the figures need; null writes none.
+        max_rollout_probs_diff: the first step stops the run if rollout and actor differ by more in the mean probability
+            of the sampled tokens (verl's training/rollout_probs_diff_mean); null checks nothing.
         rows_per_chunk: the former name of tokens_per_chunk.
         detach: always true. The weights are those of the old policy: no gradient can flow through them.
 
@@ -60,6 +62,7 @@ class TWGRPOConfig(BaseConfig):
     std_eps: float = 0.0
     tokens_per_chunk: int | None = None
     dump_dir: str | None = None
+    max_rollout_probs_diff: float | None = 0.02
     rows_per_chunk: int | None = None
     detach: bool = True
 
@@ -115,6 +118,11 @@ class TWGRPOConfig(BaseConfig):
             raise ValueError(f"algorithm.tw_grpo.{error}") from None
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ValueError(f"algorithm.tw_grpo.seed={self.seed!r}: need a whole number")
+        limit = self.max_rollout_probs_diff
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1):
+            raise ValueError(
+                f"algorithm.tw_grpo.max_rollout_probs_diff={limit!r}: need null or a number above 0, up to 1"
+            )
         if self.detach is not True:
             raise ValueError(
                 f"algorithm.tw_grpo.detach={self.detach!r}: training takes the weights from the old policy, so no "

@@ -28,6 +28,7 @@ from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.dump import StepDump
 from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
 from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch
+from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
 from verl_twgrpo.training.metrics import reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig
@@ -36,7 +37,7 @@ from verl_twgrpo.training.worker import TWGRPOWorker
 
 
 @register_trainer("tw_grpo")
-class TWGRPOTrainer(PPOTrainerSync):
+class TWGRPOTrainer(InputChecks, PPOTrainerSync):
     """PPOTrainerSync that keeps groups whole on a rank and weights tokens (verl/trainer/ppo/v1/trainer_base.py).
 
     With alpha = 0 or scope "none" no weights pass runs: what is left is token-level GRPO (Eq. 11) on verl's own path.
