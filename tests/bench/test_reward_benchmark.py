@@ -8,7 +8,7 @@ import pytest
 import verl  # noqa: F401  first, as the plugins that it loads may have to mend torchvision
 
 from verl_twgrpo.bench import reward as benchmark
-from verl_twgrpo.rewards import compute_score
+from verl_twgrpo.rewards import TASKS, compute_score
 
 
 def bench(*arguments):
@@ -41,3 +41,11 @@ def test_the_corpus_is_seeded_and_holds_answers_of_every_kind():
 def test_an_empty_corpus_is_refused(argument):
     with pytest.raises(ValueError, match=f"^{argument}: 0 is too small"):
         bench(argument, "0")
+
+
+def test_a_megabyte_of_the_worst_text_is_measured_for_every_task(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "MEGABYTE", 1000)
+    assert bench("--rollouts", "10", "--words", "10", "--megabyte") == 0
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert {line.split()[0] for line in lines[1:]} == set(TASKS) == set(benchmark.TRUTHS)
+    assert all(float(line.split()[1]) >= 0 for line in lines[1:])

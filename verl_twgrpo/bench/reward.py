@@ -1,4 +1,7 @@
-"""``verl-twgrpo bench reward``: rollouts a second that one reward worker scores, on a corpus that it makes itself."""
+"""``verl-twgrpo bench reward``: rollouts a second that one reward worker scores, on a corpus that it makes itself.
+
+And for every task how long a megabyte of the worst text takes: a response that never ends must not hold up a step.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,55 @@ from verl_twgrpo.rewards.scoring import compute_score
 SENTENCE = "the red cube moves towards the blue sphere and collides with the rubber cylinder before it leaves ."
 ANSWERS = ("<answer>{}</answer>", "<answer>{},</answer>", "<answer> {} </answer>", "Final answer: {}", "{}")
 PASSES = 5
+
+MEGABYTE = 1_000_000
+FILLERS = ["<answer>", "</answer>", "<answer></answer>", "<answer>A</answer>", "<think>", "</think>", "<think></think>"]
+FILLERS += ["<", "</", "answer>", "A,", "A", "a ", " ", " , ", "\n", "! ", "(", "(A", "A. x\n", "A.\n", "and ", ";"]
+FILLERS += ["\x00", "\u200f", "\u202e", "Ａ，", "、", "\u00a0", "final answer:", "答案：", "\ud800"]
+FILLERS += [
+    "1",
+    "1.",
+    "1:",
+    "1e",
+    "-",
+    "[",
+    "[[",
+    "[1,2],",
+    "[0,0,1,1],",
+    "]",
+    "<glue>",
+    "1 to ",
+    "->",
+    "yes ",
+    "ß",
+    "ﷺ",
+]
+"""What an adversary repeats."""
+PLACES = ["{}", "<think>x</think><answer>{}</answer>", "<think>x</think><answer>A{}</answer>", "{}<answer>A</answer>"]
+PLACES += [
+    "<think>{}</think><answer>A</answer>",
+    "<think>x</think><answer>A</answer>{}",
+    "<answer>{}</b>",
+    "<answer>{}",
+]
+PLACES += ["<answer>A</answer><glue>{}</glue>"]
+"""Where in a response."""
+
+TRUTHS: dict[str, Any] = {
+    "multiple_choice": "A,C",
+    "temporal_grounding": {"intervals": [[2, 4], [7.5, 9]], "duration": 20},
+    "grounded_qa": {"letters": "C", "intervals": [[2, 4], [7.5, 9]], "duration": 20},
+    "tracking": {"boxes": [[0.1, 0.1, 0.5, 0.5]] * 8, "coordinates": "normalised"},
+    "spatial_grounding": {"boxes": [[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.8]], "coordinates": "normalised"},
+    "numeric": 12.5,
+    "regression": 12.5,
+    "counting": 7,
+    "boolean": "yes",
+    "ordering": ["B", "A", "C"],
+    "ocr": "No parking, 8 am to 6 pm",
+    "open_ended": "A man opens the door and leaves the house.",
+}
+"""A truth of every task that is measured."""
 
 
 def make_corpus(n_rollouts: int, n_words: int, seed: int) -> list[dict[str, Any]]:
@@ -87,9 +139,27 @@ def measure(one_pass: Callable[[], None], n_rollouts: int) -> list[float]:
     return sorted(rates)
 
 
+def worst_megabyte(task: str) -> tuple[float, str]:
+    """Processor milliseconds of the slowest megabyte for ``task``, every leniency on, and what was repeated there."""
+    from verl_twgrpo.rewards import score
+
+    slowest = (0.0, "")
+    for filler in FILLERS:
+        text = (filler * (MEGABYTE // len(filler) + 1))[:MEGABYTE]
+        for place in PLACES:
+            response = place.format(text)
+            start = time.process_time()
+            score(task, response, TRUTHS[task], {"lenient": True, "strict_format": True})
+            slowest = max(slowest, (1000 * (time.process_time() - start), place.format(filler)))
+    return slowest
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=int, default=2000, help="rollouts in the corpus (default: %(default)s)")
     parser.add_argument("--words", type=int, default=200, help="mean words of thinking (default: %(default)s)")
+    parser.add_argument(
+        "--megabyte", action="store_true", help="measure a megabyte of the worst text for each task too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (default: %(default)s)")
 
 
@@ -111,4 +181,9 @@ def run(args: argparse.Namespace) -> int:
     for name, one_pass in passes.items():
         rates = measure(one_pass, args.rollouts)
         print(f"{name:30}{statistics.median(rates):>20,.0f}{rates[0]:>10,.0f}{rates[-1]:>10,.0f}")
+    if args.megabyte:
+        print(f"\n{'a megabyte of the worst text':30}{'ms':>20}  text, repeated")
+        for task in TRUTHS:
+            milliseconds, text = worst_megabyte(task)
+            print(f"{task:30}{milliseconds:>20.1f}  {ascii(text)}")
     return 0
