@@ -1,4 +1,4 @@
-"""The table of known hacks in rewards/hacks.md, row by row: what is documented is what is scored."""
+"""The table of known hacks in docs/reward_hacks.md, row by row: what is documented is what is scored."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
-import verl_twgrpo.rewards
-from verl_twgrpo.rewards import compute_score, parse_answer
+from verl_twgrpo.rewards import TASKS, compute_score, parse_answer, score
 
-DOCUMENT = Path(verl_twgrpo.rewards.__file__).with_name("hacks.md")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reward_hacks.md"
+
+
+def part(title: str) -> str:
+    """A section of the document."""
+    return DOCUMENT.read_text(encoding="utf-8").partition(title)[2].partition("\n## ")[0]
 
 
 def table_rows() -> list[tuple[str, str, list[float]]]:
     """(trick, response, [accuracy, soft accuracy, format, strict format]) of each row."""
-    lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    lines = [line for line in part("## Multiple choice").splitlines() if line.startswith("| ")]
     rows = []
     for line in lines[1:]:
         trick, response, *scores = (cell.strip() for cell in line.strip("|").split("|"))
@@ -58,3 +62,41 @@ def test_only_the_documented_hacks_are_read_leniently():
         "no tag at all",
         "tags by the dozen",
     }
+
+
+BOX = [0, 0, 0.5, 0.5]
+TRUTHS = {
+    "temporal_grounding": {"intervals": [[2, 4], [7.5, 9]], "duration": 20},
+    "grounded_qa": {"letters": "C", "intervals": [[2, 4], [7.5, 9]], "duration": 20},
+    "tracking": {"boxes": [BOX] * 4, "coordinates": "normalised"},
+    "spatial_grounding": {"boxes": [BOX, [0.5, 0.5, 1, 1]], "coordinates": "normalised"},
+    "numeric": 12.5,
+    "regression": 12.5,
+    "counting": 7,
+    "boolean": "yes",
+    "ordering": ["B", "A", "C"],
+    "ocr": "No parking, 8 am to 6 pm",
+    "open_ended": "A man opens the door and leaves the house.",
+}
+"""The truths that the document names."""
+
+
+def task_rows() -> list[tuple[str, str, str, float, float]]:
+    """(task, trick, answer, accuracy, soft accuracy) of each row."""
+    rows = []
+    for line in part("## Other tasks").splitlines():
+        if line.startswith("| ") and "`" in line:
+            task, trick, answer, accuracy, soft, _ = (cell.strip() for cell in line[1:-1].split("|"))
+            rows.append((task, trick, answer.strip("`"), float(accuracy), float(soft)))
+    return rows
+
+
+@pytest.mark.parametrize(("task", "trick", "answer", "accuracy", "soft"), task_rows())
+def test_a_documented_hack_of_a_task_scores_as_documented(task, trick, answer, accuracy, soft):
+    text = f"<think>x</think><answer>{answer}" + ("" if "</answer>" in answer else "</answer>")
+    result = score(task, text, TRUTHS[task])
+    assert (result["accuracy"], result["soft_accuracy"]) == (accuracy, pytest.approx(soft, abs=1e-3))
+
+
+def test_every_task_has_its_hacks_documented():
+    assert {task for task, *_ in task_rows()} == set(TRUTHS) == set(TASKS) - {"multiple_choice"}

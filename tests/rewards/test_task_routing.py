@@ -146,15 +146,9 @@ def test_a_gold_answer_that_does_not_score_in_full_is_refused():
 
 # --- a task from outside the package -------------------------------------------------------------------------------
 
-SHOUTING = """
-from verl_twgrpo.rewards import task
-
-
-@task("shouting")
-def shouting(text, truth, settings):
-    answer = settings.answer(text)
-    return {"accuracy": float(answer == truth.upper()), "capitals": sum(map(str.isupper, text))}
-"""
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+SHOUTING = PAGE.partition("# shouting_rewards.py\n")[2].partition("```")[0]
+"""The example of the page."""
 
 
 @pytest.fixture

@@ -49,3 +49,35 @@ def test_spread_is_within_groups_and_leaves_padding_out():
 def test_reward_means_leave_out_what_does_not_apply():
     metrics = reward_metrics([{"accuracy": 1.0, "format": 1.0}, {"accuracy": 0.0, "format": None}])
     assert metrics == {"tw_grpo/accuracy": 0.5, "tw_grpo/format": 1.0}
+
+
+def test_every_number_of_a_task_is_logged_by_data_source_and_task():
+    infos = [
+        {
+            "accuracy": 1.0,
+            "soft_accuracy": 0.5,
+            "iou": 0.5,
+            "count": None,
+            "id": "q1",
+            "benchmark": "star",
+            "task": "when",
+        },
+        {"accuracy": 0.0, "soft_accuracy": 0.1, "iou": 0.1, "id": "q2", "benchmark": "star", "task": "when"},
+        {"accuracy": 1.0, "format": 1.0, "words": 7, "id": "q3", "benchmark": "mmvu", "task": "toy"},
+        {"accuracy": 0.0, "benchmark": "mmvu"},
+        {},  # a failed rollout
+    ]
+    assert reward_metrics(infos) == pytest.approx(
+        {
+            "tw_grpo/accuracy": 0.5,
+            "tw_grpo/soft_accuracy": 0.3,
+            "tw_grpo/format": 1.0,
+            "reward/star/when/accuracy": 0.5,
+            "reward/star/when/soft_accuracy": 0.3,
+            "reward/star/when/iou": 0.3,
+            "reward/mmvu/toy/accuracy": 1.0,
+            "reward/mmvu/toy/format": 1.0,
+            "reward/mmvu/toy/words": 7.0,
+            "reward/mmvu/multiple_choice/accuracy": 0.0,
+        }
+    )

@@ -61,6 +61,9 @@ def registrations() -> Iterator[Finding]:
         "reward manager": lambda: import_module("verl.experimental.reward_loop.reward_manager").get_reward_manager_cls(
             "multi_answer"
         ),
+        "reward manager for all tasks": lambda: import_module(
+            "verl.experimental.reward_loop.reward_manager"
+        ).get_reward_manager_cls("video_tasks"),
         "platform cpu": lambda: import_module("verl.plugin.platform").PlatformRegistry.get("cpu").__mro__[0],
     }.items():
         yield _tried(what, look, lambda found: found.__name__, to_do)

@@ -17,7 +17,8 @@ from verl_twgrpo.planning.resources import (
     weights_pass_bytes,
 )
 from verl_twgrpo.planning.steps import Steps, steps
-from verl_twgrpo.rewards.manager import settings_from_config
+from verl_twgrpo.rewards import Composition
+from verl_twgrpo.rewards.manager import mixture_from_config, settings_from_config
 from verl_twgrpo.training.batches import Batches, batches
 from verl_twgrpo.training.checks import read_settings
 
@@ -79,6 +80,12 @@ def _objective(config: DictConfig, made: Batches) -> Iterator[Line]:
     if config.reward.reward_manager.name == "multi_answer":
         settings = settings_from_config(config)
         yield "reward", f"{settings.mode} accuracy + {settings.format_weight:g} x format"
+    elif config.reward.reward_manager.name == "video_tasks":
+        common = Composition(**mixture_from_config(config).common)
+        yield (
+            "reward",
+            f"by the task of each row: {common.accuracy_weight:g} x accuracy + {common.format_weight:g} x format",
+        )
 
 
 def _batches(config: DictConfig, made: Batches) -> Iterator[Line]:

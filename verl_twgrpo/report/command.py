@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from . import figures, style
     from .heatmap import choose_groups, heat_map
     from .reading import read_runs, read_token_group
-    from .tables import table3
+    from .tables import score_table, table3
 
     out = Path(args.out)
     every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE)]
@@ -95,14 +95,16 @@ def run(args: argparse.Namespace) -> int:
         _write(out / HEAT_MAP, heat_map(token_groups, command))
     missing = [f"{one.label}: {reason}" for one in runs for reason in one.missing]
     missing += [f"{name}: no run has the data for it" for name in FIGURES if name not in drawn]
-    _write(out / PAGE, _page(names, command, drawn, table, bool(chosen), missing))
+    _write(out / PAGE, _page(names, command, drawn, table, score_table(runs), bool(chosen), missing))
     for reason in missing:
         print(f"missing: {reason}")
     print(f"written: {out / PAGE}, {len(drawn)} figures{', ' + HEAT_MAP if chosen else ''}")
     return 0
 
 
-def _page(names: list[str], command: str, drawn: list[str], table: str, heat_map: bool, missing: list[str]) -> str:
+def _page(
+    names: list[str], command: str, drawn: list[str], table: str, scores: str, heat_map: bool, missing: list[str]
+) -> str:
     parts = [f"# Report: {', '.join(names)}\n", f"    {command}\n"]
     if table:
         parts += ["## Accuracy at the last validation (in the shape of Table 3, with 95% intervals)\n", table]
@@ -110,6 +112,8 @@ def _page(names: list[str], command: str, drawn: list[str], table: str, heat_map
         parts += [f"## Tokens\n\n[{HEAT_MAP}]({HEAT_MAP}): every token shaded by its weight; open it in a browser.\n"]
     for name in drawn:
         parts += [f"## {FIGURES[name]}\n\n![{FIGURES[name]}]({name})\n"]
+    if scores:
+        parts += ["## Scores of training, first → last step\n", scores]
     if missing:
         parts += ["## Missing\n\n" + "".join(f"- {' '.join(reason.split())}\n" for reason in missing)]
     return "\n".join(parts)

@@ -94,7 +94,10 @@ def _card(number: int, response: Response, group: TokenGroup, shortest: int, sca
         verdict = "wrong" if answer is None else "part"
     letters = ", ".join(sorted(answer)) if answer else "no answer"
     parts = [("accuracy", response.accuracy), ("soft", response.soft_accuracy), ("format", response.format)]
-    scores = " · ".join(f"{name} {value:.2g}" for name, value in parts if value is not None)
+    # a task's own scores behind the ones that every task has; "score" is the reward, "acc" verl's name for accuracy
+    known = {"accuracy", "soft_accuracy", "format", "score", "acc"}
+    parts += [(name, value) for name, value in response.scores.items() if name not in known]
+    scores = _text(" · ".join(f"{name} {value:.2g}" for name, value in parts if value is not None))
     tokens = "".join(
         _token(*values, tail=position >= shortest, scale=scale)
         for position, values in enumerate(

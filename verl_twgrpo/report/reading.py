@@ -27,6 +27,9 @@ TOKEN_COLUMNS = (
 SCALARS = ("critic/score/mean", "tw_grpo/group_reward_std", "response_length/mean", "tw_grpo/divergence_mean")
 """The logged metrics that the figures need."""
 
+SCORES = "reward/"
+"""What the names of logged scores begin with: ``reward/{data source}/{task}/{score}``."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -162,7 +165,7 @@ def read_groups(path: Path) -> list[Group]:
 
 @dataclass(frozen=True)
 class Response:
-    """One response with its values by token, T of each."""
+    """One response with its values by token, T of each. scores: every number of its task, empty in an older dump."""
 
     reward: float
     accuracy: float | None
@@ -174,6 +177,7 @@ class Response:
     divergence: list[float]
     entropy: list[float]
     log_prob: list[float]
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,10 @@ class TokenGroup:
 def read_token_group(run: Run, group: Group) -> TokenGroup:
     """All of one group, from the dump of its step and verl's rollout file."""
     path = run.folder / "tw_grpo" / f"step_{group.step:06d}.parquet"
-    rows = [row for row in read_table(path, TOKEN_COLUMNS).to_pylist() if row["group"] == group.uid]
+    later = [name for name in ("scores",) if name in pyarrow.parquet.read_schema(path).names]
+    rows = [row for row in read_table(path, (*TOKEN_COLUMNS, *later)).to_pylist() if row["group"] == group.uid]
+    for row in rows:
+        row["scores"] = dict(row.get("scores") or ())
     fields = Response.__dataclass_fields__
     return TokenGroup(
         run=run.label,
@@ -220,7 +227,8 @@ def _read_scalars(events: Sequence[Path], missing: list[str]) -> dict[str, dict[
     for folder in dict.fromkeys(path.parent for path in events):
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
-        for name in set(SCALARS) & set(accumulator.Tags()["scalars"]):
+        names = accumulator.Tags()["scalars"]
+        for name in filter(lambda name: name in SCALARS or name.startswith(SCORES), names):
             # a resumed run writes some steps again: the later value counts
             by_time = sorted(accumulator.Scalars(name), key=lambda event: event.wall_time)
             found.setdefault(name, {}).update((event.step, event.value) for event in by_time)

@@ -1,11 +1,13 @@
-"""A table in the shape of Table 3: a line a run, accuracy by the number of true answers, on each benchmark."""
+"""Tables of a report: one in the shape of Table 3, and one of every score that a reward logged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from verl_twgrpo.evaluation import Score
 from verl_twgrpo.evaluation.tables import csv_text, markdown, percent
+
+from .reading import SCORES, Run
 
 Scores = Mapping[str, Mapping[str, Score]]
 """benchmark -> "single", "multiple" or "all" -> score, as ``evaluation.evaluate`` returns them."""
@@ -45,6 +47,17 @@ def table3(results: Mapping[str, tuple[int, Scores]]) -> tuple[str, str]:
             cells += [""] * 4 if score is None else [*(getattr(score, metric + part) for part in parts), score.n]
         csv_rows.append(cells)
     return markdown(header, rows), csv_text(csv_header, csv_rows)
+
+
+def score_table(runs: Sequence[Run]) -> str:
+    """Every logged score by data source and task at the first and the last step, as Markdown; "" if there is none."""
+    names = sorted({name for run in runs for name in run.scalars if name.startswith(SCORES)})
+    rows = []
+    for name in names:
+        source, task, score = name.removeprefix(SCORES).rsplit("/", 2)
+        cells = [list(run.scalars.get(name, {}).values()) for run in runs]
+        rows.append([source, task, score, *(f"{cell[0]:.3g} → {cell[-1]:.3g}" if cell else "–" for cell in cells)])
+    return markdown(["data source", "task", "score", *(run.label for run in runs)], rows) if rows else ""
 
 
 def _benchmarks(results: Mapping[str, tuple[int, Scores]]) -> list[str]:

@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
         ("accuracy", pa.float32()),
         ("soft_accuracy", pa.float32()),
         ("format", pa.float32()),
+        ("task", pa.string()),
+        ("scores", pa.map_(pa.string(), pa.float32())),  # every number that the task reports
         ("text", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
         ("tokens", pa.list_(pa.dictionary(pa.int32(), pa.string()))),
@@ -130,6 +132,8 @@ def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
                 "ground_truth": str(truths[row].get("ground_truth", "")),
                 "reward": rewards[row],
                 **{name: scores.get(name) for name in ("accuracy", "soft_accuracy", "format")},
+                "task": scores.get("task"),
+                "scores": [(name, value) for name, value in scores.items() if isinstance(value, bool | int | float)],
                 "text": tokenizer.decode(ids, skip_special_tokens=True),
                 "token_ids": ids,
                 "tokens": [tokenizer.decode([token]) for token in ids],

@@ -65,10 +65,18 @@ def spread_metrics(rewards_B: torch.Tensor, group_of_row: Sequence[str | None]) 
 
 
 def reward_metrics(infos: Sequence[dict]) -> dict[str, float]:
-    """Means of what the reward manager says of each response: accuracy (exact), soft accuracy (Eq. 7), format."""
-    means = {}
-    for name in ("accuracy", "soft_accuracy", "format"):
-        values = [float(info[name]) for info in infos if info.get(name) is not None]
-        if values:
-            means[f"tw_grpo/{name}"] = sum(values) / len(values)
-    return means
+    """Means of what the reward manager says of each response.
+
+    ``tw_grpo/accuracy``, ``soft_accuracy`` and ``format`` over all of them, and every number that a task reports as
+    ``reward/{data source}/{task}/{name}``. None does not apply and is left out; text is no number.
+    """
+    values: dict[str, list[float]] = {}
+    for info in infos:
+        source, task = info.get("benchmark"), info.get("task") or "multiple_choice"
+        for name, value in info.items():
+            if isinstance(value, bool | int | float):
+                if source:  # verl's own reward managers report none
+                    values.setdefault(f"reward/{source}/{task}/{name}", []).append(float(value))
+                if name in ("accuracy", "soft_accuracy", "format"):
+                    values.setdefault(f"tw_grpo/{name}", []).append(float(value))
+    return {name: sum(found) / len(found) for name, found in values.items()}
