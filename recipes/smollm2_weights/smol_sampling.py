@@ -53,7 +53,7 @@ def read_questions(path: str, count: int, seed: int) -> list:
         nextgqa = SOURCES["nextgqa"]
         found = [one for _, row in read_annotations(path, nextgqa.SPLIT) for one in nextgqa.convert(row, nextgqa.SPLIT)]
         converted = [item for item in found if not isinstance(item, Skipped)]
-        items = [outcome.after for outcome in invert_all(converted, seed=seed)]
+        items = [outcome.after for outcome in invert_all(converted, seed=seed, negation="paper")]
     several = [item for item in items if len(item.answers) > 1]
     if len(several) < count:
         raise ValueError(f"{path}: {len(several)} questions have several true options, --groups {count} needs more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from verl_twgrpo.data.inversion import Outcome
+from verl_twgrpo.data.meaning import agreement_slip, nothing_among, presupposes
 from verl_twgrpo.data.negation import count_negations
 from verl_twgrpo.data.schema import Item
 
@@ -55,6 +57,12 @@ def audit(outcomes: Sequence[Outcome], examples: int = 20) -> dict[str, Any]:
             for outcome in inverted
             if count_negations(outcome.after.question) > 1
         ],
+        "why_or_how": {
+            "inverted": sum(_asks_why_or_how(outcome.before.question) for outcome in inverted),
+            "presuppose_what_did_not_happen": sum(presupposes(outcome.after.question) for outcome in inverted),
+        },
+        "nothing_among_inverted_options": sum(nothing_among(outcome.after.options) for outcome in inverted),
+        "agreement_slips": sum(agreement_slip(outcome.after.question) for outcome in inverted),
         "negative_before_inversion": sum(count_negations(outcome.before.question) > 0 for outcome in outcomes),
         "examples": [
             {"id": outcome.after.id, "before": _shown(outcome.before), "after": _shown(outcome.after)}
@@ -77,6 +85,10 @@ def to_markdown(report: dict[str, Any]) -> str:
             ("negative before inversion", report["negative_before_inversion"]),
             ("inverted with an unchanged question", report["inverted_with_unchanged_question"]),
             ("inverted with a double negation", len(report["double_negations"])),
+            ("inverted why and how questions", report["why_or_how"]["inverted"]),
+            ("... that presuppose what did not happen", report["why_or_how"]["presuppose_what_did_not_happen"]),
+            ("inverted with an option like 'nothing'", report["nothing_among_inverted_options"]),
+            ("inverted with the slip 'does ... seems' of the original", report["agreement_slips"]),
         ],
     )
     lines += ["## Refused, by reason", "", *_table(("reason", "items"), report["refused_by_reason"].items())]
@@ -117,6 +129,10 @@ def chi_square(groups: Sequence[Counter]) -> tuple[float, float]:
     # survival function of the chi-square distribution: the regularised upper incomplete gamma function
     p_value = torch.special.gammaincc(torch.tensor(degrees / 2, dtype=torch.float64), statistic / 2)
     return statistic.item(), p_value.item()
+
+
+def _asks_why_or_how(question: str) -> bool:
+    return bool(re.search(r"\b(why|how)\b", question.casefold()))
 
 
 def _counts(values: Iterable) -> dict[str, int]:

@@ -85,7 +85,21 @@ def _positive(text: str) -> int:
 
 def _add_inversion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the inversion (default 0)")
+    parser.add_argument(
+        "--negation",
+        choices=["meaning", "paper"],
+        help="why and how questions: keep what they take for granted (default), or negate their verb as the paper does",
+    )
     parser.add_argument("--paper-compatible", action="store_true", help="invert by the released rules, leaks included")
+
+
+def _inversion_options(args: argparse.Namespace) -> list[tuple[str, bool]]:
+    """Each option of the inversion, and whether it was given."""
+    return [
+        ("--seed", args.seed is not None),
+        ("--negation", args.negation is not None),
+        ("--paper-compatible", args.paper_compatible),
+    ]
 
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +128,7 @@ def _convert(args: argparse.Namespace) -> int:
             " run `verl-twgrpo demo prepare --data-only --out DIR`"
         )
     if not args.invert:
-        for option, given in (("--seed", args.seed is not None), ("--paper-compatible", args.paper_compatible)):
+        for option, given in _inversion_options(args):
             if given:
                 raise ValueError(f"{option} has no effect without --invert")
     split = args.split or SOURCES[args.source].SPLIT
@@ -213,7 +227,14 @@ def _inverted(items: list, args: argparse.Namespace, out: Path) -> tuple[list, C
     from verl_twgrpo.files import atomic_write
     from verl_twgrpo.rewards import validate
 
-    outcomes = invert_all(items, seed=args.seed or 0, paper_compatible=args.paper_compatible)
+    if args.paper_compatible and args.negation:
+        raise ValueError("--negation has no effect with --paper-compatible, which has its own rules")
+    outcomes = invert_all(
+        items,
+        seed=args.seed or 0,
+        paper_compatible=args.paper_compatible,
+        negation=args.negation or "meaning",
+    )
     validate(outcome.after for outcome in outcomes)
     report = audit(outcomes)
     page = to_markdown(report)

@@ -15,10 +15,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from verl_twgrpo.data.meaning import negate_in_meaning, nothing_among
 from verl_twgrpo.data.negation import CannotNegate, count_negations, negate, negate_as_published
 from verl_twgrpo.data.schema import LETTERS, Item
 
 INVERTED_SHARE = 0.5
+NEGATIONS = {"meaning": negate_in_meaning, "paper": negate}
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -36,11 +38,12 @@ class Outcome:
     near_duplicates: tuple[str, ...] = ()
 
 
-def invert(item: Item, seed: int = 0) -> Outcome:
+def invert(item: Item, seed: int = 0, negation: str = "meaning") -> Outcome:
     """Invert an item with probability one half, else keep its question; options are dropped and shuffled either way.
 
     Near-duplicate options are never kept together: a distractor that says the same as the true option is right or
     wrong with it. An item whose question cannot be negated keeps it, and the outcome says why.
+    ``negation``: "meaning" (see ``meaning``) or "paper", which negates the verb of why and how questions too.
     Raises ``ValueError`` if the item went through an inversion before.
     """
     _refuse_second_inversion(item)
@@ -60,10 +63,13 @@ def invert(item: Item, seed: int = 0) -> Outcome:
         try:
             if not false:
                 raise CannotNegate("no false option")
-            question, decision = negate(item.question), "inverted"
+            if negation == "meaning" and nothing_among(item.options):
+                raise CannotNegate("an option is 'nothing' or the like")
+            question, decision = NEGATIONS[negation](item.question), "inverted"
         except CannotNegate as error:
             decision, reason = "refused", str(error)
-    after = _rebuild(item, question, kept, inverted=decision == "inverted", note={"seed": seed, "reason": reason})
+    note = {"seed": seed, "reason": reason, "negation": negation}
+    after = _rebuild(item, question, kept, inverted=decision == "inverted", note=note)
     if decision == "inverted":
         check_inverted(item, after)
     return Outcome(item, after, decision, reason, tuple(item.options[k] for k in duplicates))
@@ -93,10 +99,13 @@ def invert_as_published(item: Item, seed: int = 0) -> Outcome:
     return Outcome(item, after, decision, reason, tuple(item.options[k] for k in duplicates))
 
 
-def invert_all(items: Iterable[Item], *, seed: int = 0, paper_compatible: bool = False) -> list[Outcome]:
-    """One outcome an item, in the given order."""
-    one = invert_as_published if paper_compatible else invert
-    return [one(item, seed) for item in items]
+def invert_all(
+    items: Iterable[Item], *, seed: int = 0, paper_compatible: bool = False, negation: str = "meaning"
+) -> list[Outcome]:
+    """One outcome per item, in the given order; ``negation`` as in ``invert``."""
+    if paper_compatible:
+        return [invert_as_published(item, seed) for item in items]
+    return [invert(item, seed, negation) for item in items]
 
 
 def check_inverted(before: Item, after: Item) -> None:

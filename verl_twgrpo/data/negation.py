@@ -24,6 +24,7 @@ _CONTRACTED = {
     "shall": "shan't",
 }
 _UNCONTRACTED = frozenset({"may", "might"})
+_BASE_AFTER_MODAL = BASE | {"be", "have"}
 _HAVE = frozenset({"has", "have", "had"})
 _WH = frozenset({"what", "which", "who", "whom", "whose", "why", "where", "when", "how"})
 _NOUN_WH = frozenset({"what", "which", "whose"})
@@ -109,7 +110,7 @@ def _negate_sentence(question: str) -> str:
         return _insert_do(question, words, at, do, "have")
     if aux.text in _UNCONTRACTED:
         following = words[at + 1].text if at + 1 < len(words) else ""
-        if following not in BASE | {"be", "have"}:
+        if following not in _BASE_AFTER_MODAL:
             raise CannotNegate(f"'{aux.text}' has no contraction, and its verb does not follow")
         return question[: aux.end] + " not" + question[aux.end :]
     return question[: aux.start] + _like(question[aux.start : aux.end], _CONTRACTED[aux.text]) + question[aux.end :]

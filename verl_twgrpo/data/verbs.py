@@ -34,7 +34,8 @@ indicate insert involve jog join juggle jump kick kiss knock land laugh lean lea
 look lower mark massage measure mix mop move need nod notice occur offer open pack paint park pass pat paddle pause
 peel perform pet pick place plant play point pop pose pour practice prepare press prevent produce protect pull pump
 punch push raise rake reach react receive refuse relax release remain remove repair repeat reply rest return reveal
-roll rotate row rub rush sail score scratch scream serve shave shout sign sip skate ski skip slap slice slip smash
+roll rotate row rub rush sail score scratch scream seem
+serve shave shout sign sip skate ski skip slap slice slip smash
 smell smile smoke sneeze sniff spill splash spray squat squeeze stack stare start stay step stir stop stretch stroke
 stumble support surf surprise switch talk tap taste tidy tie toss touch tour train travel trim trip try tumble turn
 twist type unwrap use visit wait walk want warm wash watch water wave weigh whisper whistle wipe work wrap yawn yell
