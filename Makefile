@@ -1,5 +1,6 @@
 # make demo   the whole loop on two processor cores, from nothing to a table
 # make test   every test
+# make test-fast   those that take under a second or two, on two cores
 # make study  TW-GRPO against GRPO on mini-CLEVRER; QUICK=1 for two arms and one seed
 # make lint   ruff
 PYTHON ?= python3.11
@@ -13,7 +14,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
 
-.PHONY: install demo test study lint clean-demo
+.PHONY: install demo test test-fast study lint clean-demo
 install: $(STAMP)
 
 # torch first: asked for by another package, pip would take a CUDA build of several GB.
@@ -37,6 +38,10 @@ $(DONE): | $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# one thread per process: two processes have the two cores
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not e2e and not slow" $(PYTEST_ARGS)
 
 study: $(STAMP)
 	$(BIN)/verl-twgrpo study $(if $(QUICK),--quick)

@@ -105,6 +105,25 @@ def test_verls_worker_counts_them_for_padded_rows(processor, kind):
     assert "mm_token_type_ids" not in inputs
 
 
+@pytest.mark.upstream_bug
+def test_verl_counts_them_otherwise(processor, monkeypatch):
+    from inspect import getclosurevars
+    from types import MethodType
+
+    from transformers import Qwen2_5_VLModel
+
+    # as verl's hf_processor has it
+    for name in ("get_rope_index", "get_vision_position_ids"):
+        monkeypatch.setattr(processor, name, MethodType(getattr(Qwen2_5_VLModel, name), processor), raising=False)
+    ids, features = prompt(processor, "see ", (VIDEO, 6, 2, 2), " what?")
+    alone = worker(processor, 2)
+    processor.config.vision_config.spatial_merge_size = 2
+    inputs = {"video_grid_thw": grids(features, "video"), "mm_token_type_ids": torch.zeros_like(ids)[None]}
+    stock = getclosurevars(AgentLoopWorker._compute_position_ids).nonlocals["stock"]
+    found = stock(alone, ids[None], torch.ones_like(ids)[None], inputs)
+    assert not torch.equal(found[0, 1:], as_vllm_counts(ids, features, 2))
+
+
 def test_rows_without_a_video_and_other_models_are_left_to_verl(processor):
     ids = torch.arange(20, 25)[None]
     calls = []

@@ -41,6 +41,7 @@ def toy_package(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_from_another_package_is_applied_and_listed(toy_package):
     code = """
 import json, toy_upstream

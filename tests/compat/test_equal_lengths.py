@@ -1,4 +1,4 @@
-"""verl's bugs that would stop a run, each shown first."""
+"""Position ids of a batch whose sequences have one length."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_rows_keep_their_position_ids(lengths):
         assert torch.equal(row, expected)
 
 
-def test_without_the_mend_equal_lengths_fail():
+@pytest.mark.upstream_bug
+def test_verl_splits_them_along_the_wrong_dimension():
     data = TensorDict({"position_ids": torch.nested.as_nested_tensor(positions([5, 5, 5]), layout=torch.jagged)}, 3)
     tu.maybe_fix_3d_position_ids.__wrapped__(data)
     with pytest.raises(RuntimeError):
@@ -42,15 +43,3 @@ def test_a_dense_tensor_becomes_jagged():
     dense = torch.stack(positions([6, 6]))
     for row, expected in zip(ragged_last(dense).unbind(), positions([6, 6]), strict=True):
         assert torch.equal(row, expected)
-
-
-def test_a_row_without_a_picture_passes_a_vision_language_model(checkpoints):
-    from transformers import AutoModelForImageTextToText
-    from verl.models.transformers import qwen2_vl
-
-    model = AutoModelForImageTextToText.from_pretrained(checkpoints["untied"])
-    ids = torch.arange(3, 9)[None]
-    embeds, _ = qwen2_vl._get_input_embeds(model.model, ids)
-    assert torch.equal(embeds, model.get_input_embeddings()(ids))
-    with pytest.raises(AttributeError, match="mean"):
-        qwen2_vl._get_input_embeds.__wrapped__(model.model, ids)
