@@ -107,13 +107,20 @@ def process_group():
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
-    """A tiny Qwen2.5-VL with its own head ("untied"), one with the embedding as head ("tied"), a text model."""
+    """A tiny Qwen2.5-VL with its own head ("untied"), one with the embedding as head ("tied"), kin of it, a text model.
+
+    "qwen2_vl" and "qwen3_vl" (with deepstack features) share key heads among query heads.
+    """
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
         Qwen2Config,
         Qwen2ForCausalLM,
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
     )
 
     folders = {}
@@ -132,6 +139,31 @@ def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
         Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
         _tokenizer(PreTrainedTokenizerFast).save_pretrained(folder)
         folders[name] = folder
+    special = {"image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93}
+    shared_heads = TINY | {"num_key_value_heads": 1}
+    kin = {
+        "qwen2_vl": Qwen2VLForConditionalGeneration(
+            Qwen2VLConfig(
+                text_config=shared_heads,
+                vision_config={"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 1, "mlp_ratio": 2},
+                tie_word_embeddings=False, initializer_range=0.3, **special,
+            )
+        ),
+        "qwen3_vl": Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(
+                text_config=shared_heads | {"head_dim": 32, "initializer_range": 0.3},
+                vision_config={
+                    "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 1, "out_hidden_size": 64,
+                    "deepstack_visual_indexes": [0], "num_position_embeddings": 16, "initializer_range": 0.3,
+                },
+                tie_word_embeddings=True, **special,
+            )
+        ),
+    }  # fmt: skip
+    for name, model in kin.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        _tokenizer(PreTrainedTokenizerFast).save_pretrained(folders[name])
     folders["text"] = tmp_path_factory.mktemp("text")
     text = TINY | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
     Qwen2ForCausalLM(Qwen2Config(**text, initializer_range=0.3)).save_pretrained(folders["text"])
@@ -202,7 +234,7 @@ def ragged_batch() -> Batch:
     return Batch([prompts[u] for u in uids], [tokens(n) for n in lengths], uids, [u == "pad" for u in uids])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_engine(checkpoints, process_group):
     """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``."""
     from omegaconf import OmegaConf

@@ -92,37 +92,51 @@ class HeadPassMixin:
             hook.remove()
 
     def _take_hidden_states(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        """Forward pre-hook of the head: [B, S, H] padded, or [1, total tokens, H] with padding removed."""
+        """Forward pre-hook of the head: hidden states as ``_response_states`` takes them."""
         (hidden_BSH,) = args
         batch = self._micro_batch
         input_ids = batch["input_ids"]
-        tokens = input_ids.values()
-        starts, ends = input_ids.offsets()[:-1].tolist(), input_ids.offsets()[1:].tolist()
-        packed = hidden_BSH.shape[0] == 1 and hidden_BSH.shape[1] >= ends[-1]
+        tokens, ends = input_ids.values(), input_ids.offsets()[1:].tolist()
+        responses = batch["responses"].offsets().diff().tolist()
         names = ("log_probs", "entropy", "divergence")
-        self._buffers = {name: torch.zeros(ends[-1], device=hidden_BSH.device) for name in names}
+        self._buffers = {name: torch.zeros(len(tokens), device=hidden_BSH.device) for name in names}
         # Within the head's call FSDP has gathered its weight: no further unsharding is needed.
         head_VH, bias_V = _plain_weight(head), getattr(head, "bias", None)
+        states = _response_states(hidden_BSH, input_ids.offsets().tolist(), responses)
         # the model's own rounding is in the hidden states; the pass chooses its precision itself
         with torch.autocast(device_type=hidden_BSH.device.type, enabled=False):
-            for row, (uid, length, start, end) in enumerate(
-                zip(as_list(batch["uid"]), _live_lengths(batch).tolist(), starts, ends, strict=True)
+            for uid, length, response, end, hidden_RH in zip(
+                as_list(batch["uid"]), _live_lengths(batch).tolist(), responses, ends, states, strict=True
             ):
                 if length == 0:
                     continue
-                response = int(batch["responses"].offsets()[row + 1] - batch["responses"].offsets()[row])
                 first = end - response  # of the response; the position before it predicts its first token
                 predicts = slice(first - 1, first - 1 + length)
-                hidden_LH = (
-                    hidden_BSH[0, predicts]
-                    if packed
-                    else hidden_BSH[row, predicts.start - start : predicts.stop - start]
-                )
                 views = {f"{name}_L": buffer[predicts] for name, buffer in self._buffers.items()}
                 # a copy, for the view would keep the whole micro-batch's hidden states
-                made = Row(hidden_LH=hidden_LH.clone(), targets_L=tokens[first : first + length], **views)
+                made = Row(hidden_LH=hidden_RH[:length].clone(), targets_L=tokens[first : first + length], **views)
                 self._pass.add(uid, made, head_VH, bias_V)
         return (hidden_BSH[:, :0],)
+
+
+def _response_states(hidden_BSH: torch.Tensor, offsets: list[int], responses: list[int]) -> list[torch.Tensor]:
+    """By row, the hidden states [R, H] of the positions that predict its R response tokens.
+
+    Args:
+        hidden_BSH: of response positions alone [1, sum of R, H] (packed groups), of all tokens without padding
+            [1, S, H] with S at least the last offset, or of padded rows [B, S, H].
+        offsets: where rows begin and end when laid end to end.
+        responses: R of each row.
+    """
+    starts, ends = offsets[:-1], offsets[1:]
+    if hidden_BSH.shape[0] == 1 and hidden_BSH.shape[1] == sum(responses):
+        return list(hidden_BSH[0].split(responses))
+    if hidden_BSH.shape[0] == 1 and hidden_BSH.shape[1] >= ends[-1]:
+        return [hidden_BSH[0, end - length - 1 : end - 1] for end, length in zip(ends, responses, strict=True)]
+    return [
+        hidden_BSH[row, end - start - length - 1 : end - start - 1]
+        for row, (start, end, length) in enumerate(zip(starts, ends, responses, strict=True))
+    ]
 
 
 def _live_lengths(data: TensorDict) -> torch.Tensor:
