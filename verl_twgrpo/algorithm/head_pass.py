@@ -236,7 +236,8 @@ def _rounded_log_probs(
     Rounds where verl does: the logits, the temperature, and their quotient
     (verl/workers/engine/fsdp/transformer_impl.py: _scale_logits_by_temperature).
     """
-    rounded_temperature = torch.tensor(temperature, dtype=dtype, device=scaled_RV.device)
+    # a number, not a tensor on the device: copying one there makes the host wait, once per chunk
+    rounded_temperature = torch.tensor(temperature, dtype=dtype).item()
     blocks = []
     for block_RV, block_R in zip(scaled_RV.split(block_rows), targets_R.split(block_rows), strict=True):
         rounded_RV = ((block_RV * temperature).to(dtype) / rounded_temperature).float()
