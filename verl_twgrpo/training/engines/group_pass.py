@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from verl_twgrpo.algorithm import chunked_group_divergence
+from verl_twgrpo.training.engines.stopwatch import Stopwatch
 
 
 @dataclass
@@ -54,8 +54,13 @@ class GroupPass:
             "rows_per_chunk": rows_per_chunk,
             "log_prob_dtype": log_prob_dtype,
         }
-        self.seconds = 0.0
+        self._stopwatch = Stopwatch()
         self.vocabulary_size = 0
+
+    @property
+    def seconds(self) -> float:
+        """Time of the head passes so far, on the device."""
+        return self._stopwatch.seconds
 
     def add(self, group: str, row: Row, head_VH: torch.Tensor, bias_V: torch.Tensor | None) -> None:
         """Take one row; if it completes its group, run the pass with the head, which is unsharded just now.
@@ -77,7 +82,10 @@ class GroupPass:
             raise RuntimeError(f"tw_grpo: rows missing after the last micro-batch: {missing}")
 
     def _run(self, rows: list[Row], head_VH: torch.Tensor, bias_V: torch.Tensor | None) -> None:
-        started = time.perf_counter()
+        with self._stopwatch.running(head_VH.device):
+            self._divergence(rows, head_VH, bias_V)
+
+    def _divergence(self, rows: list[Row], head_VH: torch.Tensor, bias_V: torch.Tensor | None) -> None:
         lengths_G = [len(row.targets_L) for row in rows]
         result = chunked_group_divergence(
             torch.cat([row.hidden_LH for row in rows]),
@@ -94,4 +102,3 @@ class GroupPass:
             row.entropy_L.copy_(entropy_L)
             row.divergence_L.copy_(result.divergence_T[:length])
         self.vocabulary_size = result.vocabulary_size
-        self.seconds += time.perf_counter() - started
