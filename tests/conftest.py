@@ -236,7 +236,7 @@ def ragged_batch() -> Batch:
 
 @pytest.fixture(scope="session")
 def make_engine(checkpoints, process_group):
-    """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``."""
+    """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``; head may be a folder."""
     from omegaconf import OmegaConf
     from verl.trainer.config import CheckpointConfig
     from verl.utils.config import omega_conf_to_dataclass
@@ -248,7 +248,7 @@ def make_engine(checkpoints, process_group):
         model_config = omega_conf_to_dataclass(
             OmegaConf.create(
                 {
-                    "path": str(checkpoints[head]),
+                    "path": str(checkpoints.get(head, head)),
                     "use_remove_padding": False,
                     "enable_gradient_checkpointing": False,
                     "override_config": {"attn_implementation": "sdpa"},

@@ -105,6 +105,7 @@ def test_the_head_sees_response_positions_only_and_once(make_engine, ragged_batc
     from verl_twgrpo.algorithm import head_pass
 
     engine = make_engine(TWGRPOEngine)
+    infer(engine, ragged_batch, 1, "jsd")  # the first micro-batch of all checks the head
     rows_in_forward, rows_in_pass = [], []
     head = engine.module.get_output_embeddings()
     forward = head.forward
@@ -155,3 +156,43 @@ def test_in_bfloat16_the_ratio_to_the_updates_log_probs_stays_near_one(make_engi
     ]
     # verl without flash-attn rounds the log-probs themselves to bfloat16 as well: 2 ** -8 of their size
     assert torch.cat(gaps).median() < 0.03
+
+
+def test_in_bfloat16_log_probs_are_those_of_the_updates_rounded_logits(make_engine, ragged_batch):
+    engine = make_engine(TWGRPOEngine, dtype="bf16")
+    ours = infer(engine, ragged_batch, 1, "jsd")["log_probs"]
+    gaps = []
+    for row, padding in enumerate(ragged_batch.padding):
+        if padding:
+            continue
+        response = ragged_batch.responses[row]
+        ids = torch.cat([ragged_batch.prompts[row], response])[None]
+        positions = torch.arange(ids.shape[1]).expand(4, 1, -1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits = engine.module(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+        assert logits.dtype == torch.bfloat16
+        scaled = logits[-len(response) - 1 : -1] / torch.tensor(SETTINGS["temperature"], dtype=torch.bfloat16)
+        expected = scaled.float().log_softmax(-1).gather(1, response[:, None])[:, 0]
+        gaps.append((ours[row] - expected).abs())
+    # here and there another order of the sums in the GEMM rounds a logit the other way
+    assert (torch.cat(gaps) < 1e-4).float().mean() > 0.8
+
+
+def test_a_response_with_masked_tokens_inside_keeps_its_length(make_engine, ragged_batch):
+    engine = make_engine(TWGRPOEngine)
+    expected = infer(engine, ragged_batch, 1, "jsd")
+    data = ragged_batch.tensordict(
+        **SETTINGS,
+        micro_batch_size_per_gpu=1,
+        use_remove_padding=False,
+        **{PASS_KEY: {"divergence": "jsd", "rows_per_chunk": 5}},
+    )
+    # what a tool said in the middle of the longest response
+    data["response_mask"].unbind()[1][2:5] = 0
+    assert data["response_mask"].values().sum() == sum(map(len, ragged_batch.responses)) - 1 - 3
+    with engine.eval_mode():
+        output = engine.infer_batch(data)["model_output"]
+    for name, values in output.items():
+        actual = response_from_nested(values, data["response_mask"]).unbind()
+        for one, other in zip(actual, expected[name], strict=True):
+            torch.testing.assert_close(one, other, atol=0, rtol=0)

@@ -19,6 +19,12 @@ from verl_twgrpo.training.vision import freeze_vision_tower
 # The flag and settings of a weights pass, carried by KVBatchMeta.extra_info to the workers.
 PASS_KEY = "tw_grpo_pass"
 
+# Positions of the first micro-batch at which the model's own logits are compared with the head's.
+CHECKED_POSITIONS = 8
+
+# Settings of transformers' models by which they change logits behind the head: Gemma, Granite, Cohere.
+CHANGES_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
 
 class HeadPassMixin:
     """Makes an engine return the group divergence D_t of every response token beside log-probs and entropies.
@@ -38,6 +44,9 @@ class HeadPassMixin:
         self._pass: GroupPass | None = None
         self._micro_batch: TensorDict | None = None
         self._buffers: dict[str, torch.Tensor] = {}
+        # the first micro-batch of a process also goes through the model's own head, by one position
+        self._head_checked = False
+        self._checked_logits_KV: torch.Tensor | None = None
         self.last_pass = {"seconds": 0.0, "vocabulary_size": 0}
 
     def _build_module(self) -> torch.nn.Module:
@@ -79,6 +88,9 @@ class HeadPassMixin:
     ) -> dict[str, torch.Tensor]:
         if self._pass is None:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        if self._checked_logits_KV is not None:
+            check_head(self.module, self._checked_logits_KV, output.logits.detach()[0])
+            self._head_checked, self._checked_logits_KV = True, None
         offsets = micro_batch["input_ids"].offsets()
         return {name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()}
 
@@ -103,6 +115,10 @@ class HeadPassMixin:
         # Within the head's call FSDP has gathered its weight: no further unsharding is needed.
         head_VH, bias_V = _plain_weight(head), getattr(head, "bias", None)
         states = _response_states(hidden_BSH, input_ids.offsets().tolist(), responses)
+        checked_KH = hidden_BSH[0, :0]
+        if not self._head_checked:
+            checked_KH = torch.cat([state[:1] for state in states])[:CHECKED_POSITIONS]
+            self._checked_logits_KV = torch.nn.functional.linear(checked_KH, head_VH, bias_V)
         # the model's own rounding is in the hidden states; the pass chooses its precision itself
         with torch.autocast(device_type=hidden_BSH.device.type, enabled=False):
             for uid, length, response, end, hidden_RH in zip(
@@ -116,7 +132,7 @@ class HeadPassMixin:
                 # a copy, for the view would keep the whole micro-batch's hidden states
                 made = Row(hidden_LH=hidden_RH[:length].clone(), targets_L=tokens[first : first + length], **views)
                 self._pass.add(uid, made, head_VH, bias_V)
-        return (hidden_BSH[:, :0],)
+        return (checked_KH[None],)
 
 
 def _response_states(hidden_BSH: torch.Tensor, offsets: list[int], responses: list[int]) -> list[torch.Tensor]:
@@ -137,6 +153,33 @@ def _response_states(hidden_BSH: torch.Tensor, offsets: list[int], responses: li
         hidden_BSH[row, end - start - length - 1 : end - start - 1]
         for row, (start, end, length) in enumerate(zip(starts, ends, responses, strict=True))
     ]
+
+
+def check_head(model: torch.nn.Module, expected_KV: torch.Tensor, logits_KV: torch.Tensor) -> None:
+    """Compare what the head gives with what the model made of it.
+
+    Args:
+        model: for the message.
+        expected_KV: hidden states times the head at some positions.
+        logits_KV: the model's logits there.
+
+    Raises:
+        ValueError: the model changes its logits behind the head, so that those of the head pass are not its own.
+    """
+    same_shape = expected_KV.shape == logits_KV.shape
+    gap = (expected_KV.float() - logits_KV.float()).abs().max().item() if same_shape else float("inf")
+    # one rounding of the logits' type; the same GEMM gave both
+    if gap <= torch.finfo(logits_KV.dtype).eps * max(expected_KV.abs().max().item(), 1.0):
+        return
+    config = model.config.get_text_config()
+    found = [f"{name}={getattr(config, name)}" for name in CHANGES_LOGITS if getattr(config, name, None)]
+    raise ValueError(
+        f"tw_grpo: {config.model_type} changes its logits behind the head"
+        + (f" ({', '.join(found)})" if found else "")
+        + f": they are up to {gap:.3g} away from hidden states times head, from which the weights pass takes old "
+        "log-probs and weights. Train this model with algorithm=grpo_token, which has no weights pass, or take "
+        "another model"
+    )
 
 
 def _live_lengths(data: TensorDict) -> torch.Tensor:
