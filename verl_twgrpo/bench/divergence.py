@@ -13,24 +13,21 @@ import csv
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
-import psutil
 import torch
 
 from verl_twgrpo.algorithm.divergences import RELEASED_CLAMP
 from verl_twgrpo.algorithm.head_pass import chunked_group_divergence
+from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
 
 METHODS = ("gemm", "naive", "jsd", "released")
 PROCESSES_PER_METHOD = 3
 CALLS_PER_PROCESS = 5
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -227,39 +224,10 @@ def measure(method: str, shape: Shape) -> dict:
         return (time.perf_counter() - started) * 1e3
 
     try:
-        peak_bytes = _peak_on_gpu(timed) if on_gpu else _peak_on_cpu(timed)
+        peak_bytes = peak_on_gpu(timed) if on_gpu else peak_on_cpu(timed)
         return {"ms": [timed() for _ in range(CALLS_PER_PROCESS)], "peak_mib": peak_bytes / MIB}
     except torch.OutOfMemoryError:
         return {"ms": [], "peak_mib": None}
-
-
-def _peak_on_gpu(call: Callable[[], object]) -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _peak_on_cpu(call: Callable[[], object]) -> int:
-    """Highest resident memory seen during the call, above that before it; looked at every millisecond."""
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        call()
-    finally:
-        done.set()
-        watcher.join()
-    return max(peak, process.memory_info().rss) - before
 
 
 def _in_fresh_process(method: str, shape: Shape) -> dict:

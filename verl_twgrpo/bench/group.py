@@ -1,0 +1,254 @@
+"""``verl-twgrpo bench group``: a group's responses behind one copy of their prompt, against one copy each.
+
+``padded`` is verl's way: G rows of prompt and response, logits of every token. ``packed`` is what the engine does under
+``algorithm.packed_groups``: one row, attention by blocks, logits of response positions only. Both run a random text
+body over the same tokens; a forward pass without gradient, and a forward and backward pass. Each case is a process of
+its own, and the two ways take turns, so that ratios within a run hold although the machine's load changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
+from verl_twgrpo.torchvision_ops import declare_missing_ops
+
+WAYS = ("padded", "packed")
+PASSES = ("forward", "forward_backward")
+SHAPES = ("128/64", "512/128", "1180/250")
+GROUP_SIZES = (4, 8, 16)
+PROCESSES_PER_WAY = 2
+CALLS_PER_PROCESS = 2
+
+# A text body of 14 million parameters in the proportions of Qwen2.5's: it fits a CPU at 22,880 tokens.
+BODY = {
+    "vocab_size": 4096,
+    "hidden_size": 256,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the CSV.
+
+    shape: tokens of the prompt / of each response. G: responses. seconds: of the fastest call (other load on the
+    machine only adds time). ratio: padded over packed. peak_mib: above model and tokens. max_gap: of the responses'
+    log-probs, in nats.
+    """
+
+    shape: str
+    G: int
+    # "forward" or "forward_backward"; the column is called pass, a word of Python's
+    pass_: str
+    seconds_padded: float
+    seconds_packed: float
+    ratio: float
+    peak_mib_padded: float
+    peak_mib_packed: float
+    max_gap: float
+
+
+COLUMNS = [field.name.rstrip("_") for field in fields(Measurement)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``verl-twgrpo bench group``."""
+    parser.add_argument("--csv", type=Path, metavar="F", help="write the measurements to this file")
+    parser.add_argument("--plot", type=Path, metavar="F", help="draw them into this file (png, pdf, svg)")
+    parser.add_argument("--shape", action="append", metavar="P/R", help=f"only this shape, repeatable ({SHAPES})")
+    parser.add_argument("--group-size", action="append", type=int, metavar="G", help=f"repeatable {GROUP_SIZES}")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda computes in bfloat16")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures the grid and prints a line per case.
+
+    Raises:
+        ValueError: a shape that is not P/R with numbers of 1 or more.
+    """
+    shapes, sizes = args.shape or SHAPES, args.group_size or GROUP_SIZES
+    for shape in shapes:
+        read_shape(shape)
+    print(f"{'shape':<10}{'G':>4}  {'pass':<18}{'padded s':>10}{'packed s':>10}{'ratio':>7}{'MiB':>16}{'max gap':>10}")
+    measurements = []
+    for shape in shapes:
+        for G in sizes:
+            for pass_ in PASSES:
+                m = measure_case(shape, G, pass_, args.device)
+                measurements.append(m)
+                memory = f"{m.peak_mib_padded:.0f} -> {m.peak_mib_packed:.0f}"
+                print(
+                    f"{shape:<10}{G:>4}  {pass_:<18}{m.seconds_padded:>10.3f}{m.seconds_packed:>10.3f}{m.ratio:>7.2f}"
+                    f"{memory:>16}{m.max_gap:>10.1e}",
+                    flush=True,
+                )
+    if args.csv:
+        write_csv(measurements, args.csv)
+    if args.plot:
+        draw(measurements, args.plot)
+    return 0
+
+
+def read_shape(shape: str) -> tuple[int, int]:
+    """Prompt's and response's tokens of "P/R"."""
+    numbers = shape.split("/")
+    if len(numbers) != 2 or not all(number.isdigit() and int(number) > 0 for number in numbers):
+        raise ValueError(f"bench group --shape {shape}: need tokens of the prompt / of a response, such as 1180/250")
+    return int(numbers[0]), int(numbers[1])
+
+
+def measure_case(shape: str, G: int, pass_: str, device: str = "cpu") -> Measurement:
+    """Both ways at one case, taking turns, each turn in a process of its own.
+
+    Raises ChildProcessError with the process's last words if one fails.
+    """
+    results: dict[str, list[dict]] = {way: [] for way in WAYS}
+    for _ in range(PROCESSES_PER_WAY):
+        for way in WAYS:
+            results[way].append(
+                _in_fresh_process({"way": way, "shape": shape, "G": G, "pass_": pass_, "device": device})
+            )
+    seconds = {way: min(min(result["seconds"]) for result in results[way]) for way in WAYS}
+    peak = {way: max(result["peak_mib"] for result in results[way]) for way in WAYS}
+    gaps = [abs(a - b) for a, b in zip(*(results[way][0]["log_probs"] for way in WAYS), strict=True)]
+    return Measurement(
+        shape,
+        G,
+        pass_,
+        seconds["padded"],
+        seconds["packed"],
+        seconds["padded"] / seconds["packed"],
+        peak["padded"],
+        peak["packed"],
+        max(gaps),
+    )
+
+
+def write_csv(measurements: list[Measurement], path: Path) -> None:
+    """One line per case."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({name.rstrip("_"): value for name, value in asdict(m).items()} for m in measurements)
+
+
+def draw(measurements: list[Measurement], path: Path) -> None:
+    """Ratio of times by group size, a line per shape and a panel per pass."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(PASSES), figsize=(10, 4), sharey=True)
+    for axis, pass_ in zip(axes, PASSES, strict=True):
+        for shape in dict.fromkeys(m.shape for m in measurements):
+            of_shape = [m for m in measurements if (m.shape, m.pass_) == (shape, pass_)]
+            prompt, response = read_shape(shape)
+            (line,) = axis.plot([m.G for m in of_shape], [m.ratio for m in of_shape], "o-", label=shape)
+            tokens = [m.G * (prompt + response) / (prompt + m.G * response) for m in of_shape]
+            axis.plot([m.G for m in of_shape], tokens, ":", color=line.get_color())
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.set_title(pass_.replace("_", " and "))
+        axis.set_xlabel("responses of a group")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("time padded / time packed (dotted: tokens)")
+    axes[0].legend(title="prompt / response")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def measure(way: str, shape: str, G: int, pass_: str, device: str) -> dict:
+    """Times, peak and log-probs of one way in this process.
+
+    Returns:
+        seconds: of each call after the first. peak_mib: during the first call. log_probs: [G * R].
+    """
+    declare_missing_ops()
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    prompt, response = read_shape(shape)
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**BODY, attn_implementation="sdpa", initializer_range=0.1)).eval()
+    tokens_P = torch.randint(BODY["vocab_size"], (prompt,)).to(device)
+    tokens_GR = torch.randint(BODY["vocab_size"], (G, response)).to(device)
+    model.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
+    log_probs = {"padded": _padded, "packed": _packed}[way]
+    # libraries and thread pools start before anything is measured
+    log_probs(model, tokens_P[:2], tokens_GR[:1, :2])
+    weights_GR = torch.linspace(-1, 1, G * response, device=device).view(G, response)
+    seconds: list[float] = []
+    outputs: list[torch.Tensor] = []
+
+    def call() -> None:
+        started = time.perf_counter()
+        with torch.set_grad_enabled(pass_ == "forward_backward"):
+            result_GR = log_probs(model, tokens_P, tokens_GR)
+        if pass_ == "forward_backward":
+            model.zero_grad()
+            (result_GR * weights_GR).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+        outputs[:] = [result_GR.detach()]
+
+    peak = (peak_on_gpu if device == "cuda" else peak_on_cpu)(call)
+    for _ in range(CALLS_PER_PROCESS):
+        call()
+    return {"seconds": seconds[1:], "peak_mib": peak / MIB, "log_probs": outputs[0].float().flatten().tolist()}
+
+
+def _padded(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
+    """Log-probs [G, R] from rows of prompt and response, the logits of all of them, as verl's engine computes them."""
+    tokens_GS = torch.cat([tokens_P.expand(len(tokens_GR), -1), tokens_GR], dim=1)
+    logits_GSV = model(input_ids=tokens_GS, use_cache=False).logits
+    labels_GS = tokens_GS.roll(-1, dims=1)
+    taken_GS = logits_GSV.float().gather(2, labels_GS[..., None])[..., 0] - logits_GSV.float().logsumexp(-1)
+    return taken_GS[:, len(tokens_P) - 1 : -1]
+
+
+def _packed(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
+    """The same from one packed row, the logits of response positions only."""
+    from verl_twgrpo.training.engines.packed_attention import PACKED_ATTENTION, set_layout
+    from verl_twgrpo.training.engines.packing import Lengths, pack
+
+    G, R = tokens_GR.shape
+    P, device = len(tokens_P), tokens_P.device
+    packed = pack([0] * G, Lengths([P] * G, [R] * G), device)
+    rows_N = torch.cat([tokens_P.expand(G, -1), tokens_GR], dim=1).flatten()
+    positions_N = torch.arange(P + R, device=device).repeat(G)
+    model.config._attn_implementation = PACKED_ATTENTION
+    set_layout(packed.layout)
+    hidden_1SH = model.model(
+        input_ids=rows_N[packed.token_S][None], position_ids=positions_N[packed.token_S][None], use_cache=False
+    ).last_hidden_state
+    logits_NV = model.lm_head(hidden_1SH[0, packed.predicts_N]).float()
+    targets_N1 = rows_N[packed.target_N][:, None]
+    return (logits_NV.gather(1, targets_N1)[:, 0] - logits_NV.logsumexp(-1)).view(G, R)
+
+
+def _in_fresh_process(case: dict) -> dict:
+    finished = subprocess.run(
+        [sys.executable, "-m", "verl_twgrpo.bench.group", json.dumps(case)], capture_output=True, text=True
+    )
+    if finished.returncode != 0:
+        raise ChildProcessError(f"bench: {case} failed: {finished.stderr.strip()[-2000:]}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(**json.loads(sys.argv[1]))))
