@@ -1,4 +1,4 @@
-"""Rows without padding through verl's patch of Qwen2.5-VL, which needs flash-attn, on a CPU: its attention stands in."""
+"""Rows without padding through verl's patch of Qwen2.5-VL on a CPU, with a stand-in for flash-attn."""
 
 from __future__ import annotations
 
