@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verl_twgrpo.algorithm.weightings import Group
-from verl_twgrpo.training.metrics import reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
 
 
 def group(uid, lengths, divergence, weights):
@@ -81,3 +81,9 @@ def test_every_number_of_a_task_is_logged_by_data_source_and_task():
             "reward/mmvu/multiple_choice/accuracy": 0.0,
         }
     )
+
+
+def test_packing_adds_up_over_ranks_and_says_nothing_where_nothing_was_packed():
+    metrics = packing_metrics([{"tokens": 10, "tokens_unpacked": 30}, {"tokens": 20, "tokens_unpacked": 60}])
+    assert metrics == {"packed_groups/tokens": 30, "packed_groups/tokens_unpacked": 90, "packed_groups/ratio": 3}
+    assert packing_metrics([{"tokens": 0, "tokens_unpacked": 0}]) == {}

@@ -46,6 +46,25 @@ def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, fl
     }
 
 
+def packing_metrics(counts: Sequence[dict[str, int]]) -> dict[str, float]:
+    """Tokens that a step's passes (old log-probs, extra passes, update) ran through the model, over all ranks.
+
+    Metrics ``packed_groups/*``: tokens; tokens_unpacked, had every response run behind a prompt of its own; ratio, the
+    second over the first. Empty where nothing was packed.
+
+    Args:
+        counts: by rank, what the engine's ``take_packing_counts`` gave.
+    """
+    tokens, unpacked = (sum(count[name] for count in counts) for name in ("tokens", "tokens_unpacked"))
+    if not tokens:
+        return {}
+    return {
+        "packed_groups/tokens": float(tokens),
+        "packed_groups/tokens_unpacked": float(unpacked),
+        "packed_groups/ratio": unpacked / tokens,
+    }
+
+
 def spread_metrics(rewards_B: torch.Tensor, group_of_row: Sequence[str | None]) -> dict[str, float]:
     """Spread of rewards within groups: mean standard deviation, and the share of groups that have none (no gradient).
 

@@ -20,6 +20,21 @@ CHOICES = {"placement": get_args(WeightPlacement), "normalise": get_args(Normali
 OWN_SETTINGS_OF = "group_divergence"
 OWN_SETTINGS = ("divergence", "alpha", "weight", "scope")
 
+PACKED_GROUPS = ("auto", "true", "false")
+
+
+def packed_groups_setting(algorithm: Any) -> str:
+    """``algorithm.packed_groups`` as "auto", "true" or "false"; "false" where it is not set.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    value = algorithm.get("packed_groups", False)
+    text = str(value).lower()
+    if text not in PACKED_GROUPS:
+        raise ValueError(f"algorithm.packed_groups={value!r}: choose one of {', '.join(PACKED_GROUPS)}")
+    return text
+
 
 @dataclass
 class TWGRPOConfig(BaseConfig):

@@ -27,11 +27,12 @@ from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.dump import StepDump
 from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
+from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
 from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch
 from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
-from verl_twgrpo.training.metrics import reward_metrics, spread_metrics, weight_metrics
-from verl_twgrpo.training.settings import TWGRPOConfig
+from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.settings import TWGRPOConfig, packed_groups_setting
 from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.worker import TWGRPOWorker
 
@@ -49,6 +50,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         self.tw_grpo: TWGRPOConfig = omega_conf_to_dataclass(config.algorithm.tw_grpo)
+        self.packed_groups = packed_groups_setting(config.algorithm)
         self.weighting: Weighting = self.tw_grpo.make_weighting()
         self._groups: list[Group] = []
         self._prompt_order: dict[str, int] = {}
@@ -83,7 +85,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         """
         batch.reorder(sorted(range(len(batch)), key=lambda row: self._row_order(batch.keys[row])))
         self._prompt_number, self._prompt_order = self._prompt_order, {}
-        if not self.weighting.active:
+        if not self.weighting.active and self.packed_groups == "false":
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         ranks = self._data_parallel_size()
         multiple = self._get_required_batch_multiple(ranks)
@@ -96,6 +98,9 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
             ordered = order_rows(group_of_row(batch), workloads, ranks, mini_batch_rows)
             if ordered is not None:
                 break
+            if not self.weighting.active:
+                # nothing needs whole groups: their parts are packed on each rank
+                return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
             # Failed rollouts left groups of sizes that no split of these rows keeps whole: more padding makes room.
             batch = upsample_batch_to_divisible_size(batch, len(batch) + multiple, self.tokenizer.eos_token_id)
         order, rows_by_rank = ordered
@@ -107,6 +112,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """verl's step with the head pass in it where the weighting reads a divergence."""
         self._groups = []
+        self._flag_packing(batch)
         weighting = self.weighting
         if not weighting.active:
             return super()._compute_old_log_prob(batch, metrics)
@@ -139,6 +145,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
     def _extra_pass(self, batch: KVBatchMeta, column: str, view: str | Mapping[str, Any]) -> None:
         """Log-probs of the same tokens under an altered video, into ``column``; the workers alter it."""
         named = {"name": view} if isinstance(view, str) else dict(view)
+        self._flag_packing(batch)
         batch.extra_info |= {VIEW_KEY: {**named, "seed": self.tw_grpo.seed}, "calculate_entropy": False}
         try:
             self.actor_rollout_wg.compute_log_prob(batch)
@@ -148,6 +155,22 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         data = self._fetch(batch, ["log_probs", "response_mask"])
         log_probs = response_from_nested(data["log_probs"], data["response_mask"]).unbind()
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({column: list(log_probs)}))
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        self._flag_packing(batch)
+        return super()._compute_ref_log_prob(batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        self._flag_packing(batch)
+        batch = super()._update_actor(batch, metrics)
+        if self.packed_groups != "false":
+            metrics.update(packing_metrics(self.actor_rollout_wg.take_packing_counts()))
+        return batch
+
+    def _flag_packing(self, batch: KVBatchMeta) -> None:
+        """What the engine reads; verl makes a batch's extra_info anew after each pass."""
+        if self.packed_groups != "false":
+            batch.extra_info[PACKED_KEY] = self.packed_groups
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with final_outputs_only(final_outputs(batch.keys)):

@@ -40,3 +40,8 @@ class TWGRPOWorker(ActorRolloutRefWorker):
     def last_weights_pass(self) -> dict[str, float]:
         """Seconds that the last weights pass took on this rank, and the vocabulary's size."""
         return self.actor.engine.last_pass
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_packing_counts(self) -> dict[str, int]:
+        """Tokens that this rank ran through the model since the last call, and how many it had been unpacked."""
+        return self.actor.engine.take_packing_counts()
