@@ -364,3 +364,24 @@ def test_the_settings_are_one_node():
         config = compose("ppo_trainer", overrides=["algorithm=tw_grpo", "algorithm.tw_grpo.alpha=0.25"])
     resolved = OmegaConf.to_container(config.actor_rollout_ref.actor.policy_loss, resolve=True)
     assert resolved["tw_grpo"]["alpha"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "override, reason",
+    [
+        ("trainer.v1.trainer_mode=sync", "does not keep groups together"),
+        ("actor_rollout_ref.model.use_fused_kernels=true", "goes past the head"),
+        ("actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2", "cuts a row over ranks"),
+        ("actor_rollout_ref.actor.fsdp_config.pad_to_length=true", "wants rows of one length"),
+    ],
+)
+def test_packed_groups_that_cannot_be_are_refused_and_fall_back_under_auto(good, override, reason):
+    unweighted = [*good, "algorithm=grpo_token", override]
+    check(*unweighted, "algorithm.packed_groups=auto")
+    with pytest.raises(ValueError, match=f"algorithm.packed_groups=true: .*{reason}.*auto or false"):
+        check(*unweighted, "algorithm.packed_groups=true")
+
+
+def test_packed_groups_is_one_of_three(good):
+    with pytest.raises(ValueError, match="algorithm.packed_groups='often': choose one of auto, true, false"):
+        check(*good, "algorithm.packed_groups=often")
