@@ -110,7 +110,7 @@ def test_frame_sizes_are_those_of_qwen_vl_utils(height, width, low, high, nframe
     assert frame_size(height, width, video, patch) == seen["size"]
 
 
-@pytest.mark.parametrize("options", [{}, {"key_every": 1}, {"frames": 250}, {"variable_rate": True}])
+@pytest.mark.parametrize("options", [{}, {"key_every": 1}, {"frames": 250}])
 def test_skipping_to_key_frames_gives_the_frames_of_a_full_decode(options, make_video):
     path = make_video("a.mp4", **{"frames": 100, **options})
     frames, metadata, _ = read_frames({"video": str(path), "nframes": 16})
@@ -170,6 +170,30 @@ def test_the_reader_takes_frames_a_second_and_cuts_as_qwen_vl_utils_does(make_vi
     assert len(frames) == 8 and sampled == pytest.approx(2.0)
     frames, metadata, _ = read_frames({"video": path, "nframes": 4, "video_start": 1.0, "video_end": 2.0})
     assert metadata["frames_indices"][0] == 25 and metadata["frames_indices"][-1] == 50
+
+
+def shown_at(path, seconds):
+    """The frame on the screen at a time, found by decoding the whole file."""
+    with av.open(str(path)) as container:
+        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    first = frames[0][0]
+    return [picture for time, picture in frames if time - first <= seconds + 1e-6][-1]
+
+
+@pytest.mark.parametrize("cut", [{}, {"video_start": 2.0, "video_end": 8.0}])
+def test_a_variable_rate_is_sampled_evenly_in_time(cut, make_video):
+    # of five frames one stays for 0.4 s and four for 0.04 s: 0.56 s, 20 times
+    path = make_video("a.mp4", frames=100, variable_rate=True)
+    frames, metadata, rate = read_frames({"video": str(path), "nframes": 12, **cut})
+    first, last = cut.get("video_start", 0.0), cut.get("video_end", 19 * 0.56 + 4 * 0.04)
+    for k, picture in enumerate(frames):
+        expected = shown_at(path, first + (last - first) * k / 11)
+        assert np.array_equal(picture.permute(1, 2, 0).numpy(), expected)
+    assert rate == pytest.approx(12 / (last - first + 0.04), rel=1e-3)
+    seconds = [index / metadata["fps"] for index in metadata["frames_indices"]]
+    assert len(seconds) == 12
+    # a frame's own time: not after the moment that it is shown for, and not longer ago than it stays
+    assert all(-1e-3 <= first + (last - first) * k / 11 - second < 0.401 for k, second in enumerate(seconds))
 
 
 def test_a_variable_rate_is_noted(make_video):

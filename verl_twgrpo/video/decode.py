@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video.digest import known_digest
 from verl_twgrpo.video.orientation import Orientation, orientation_of
+from verl_twgrpo.video.rate import sampled_rate
 
 _importing = threading.Lock()
 # a frame's duration may differ from the median by this share before the rate counts as variable
@@ -48,7 +49,8 @@ class VideoInfo:
 
     Height and width are those of the picture as a player shows it, with its rotation applied. ``times`` and
     ``keyframes`` are presentation times, ascending, in the stream's time base; both are empty if the file does not give
-    each frame a time of its own. ``notes`` are findings that do not stop the video from being used.
+    each frame a time of its own. ``tick`` is the time base in seconds if the rate is variable and the times are known.
+    ``notes`` are findings that do not stop the video from being used.
     """
 
     frames: int
@@ -58,6 +60,7 @@ class VideoInfo:
     notes: tuple[str, ...] = ()
     times: tuple[int, ...] = field(default=(), repr=False)
     keyframes: tuple[int, ...] = field(default=(), repr=False)
+    tick: float | None = None
     orientation: Orientation = Orientation()
 
 
@@ -77,6 +80,10 @@ def probe(path: str | Path) -> VideoInfo:
         times = sorted({packet.pts for packet in packets if packet.pts is not None})
         exact = len(times) == len(packets)
         notes = _notes(container, stream, times)
+        variable = _is_variable(times)
+        if variable:
+            notes = (f"variable rate: frames are sampled evenly {'in time' if exact else 'by number'}", *notes)
+        tick = float(stream.time_base) if variable and exact and stream.time_base else None
         keyframes = tuple(sorted(packet.pts for packet in present if packet.is_keyframe)) if exact else ()
         rate = float(stream.average_rate)
     with _opened(path) as (container, _):
@@ -95,6 +102,7 @@ def probe(path: str | Path) -> VideoInfo:
         notes=notes,
         times=tuple(times) if exact else (),
         keyframes=keyframes,
+        tick=tick,
         orientation=turn or Orientation(),
     )
 
@@ -131,12 +139,20 @@ def _listen() -> None:
         av.logging.set_level(av.logging.ERROR)
 
 
-def _notes(container: av.container.InputContainer, stream: av.VideoStream, times: list[int]) -> tuple[str, ...]:
+def _gaps(times: Sequence[int]) -> tuple[list[int], float]:
+    """Times between frames, and the usual one."""
     gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-    usual = statistics.median(gaps) if gaps else 0
+    return gaps, statistics.median(gaps) if gaps else 0
+
+
+def _is_variable(times: Sequence[int]) -> bool:
+    gaps, usual = _gaps(times)
+    return any(abs(gap - usual) > _RATE_TOLERANCE * usual for gap in gaps)
+
+
+def _notes(container: av.container.InputContainer, stream: av.VideoStream, times: list[int]) -> tuple[str, ...]:
+    _, usual = _gaps(times)
     notes = []
-    if any(abs(gap - usual) > _RATE_TOLERANCE * usual for gap in gaps):
-        notes.append("variable rate: frames are sampled evenly by number, not by time")
     # containers that do not count their frames (Matroska) still say how long they last
     if times and container.duration and stream.time_base:
         end = float((times[-1] + usual) * stream.time_base)
@@ -164,6 +180,27 @@ def sample_indices(first: int, last: int, nframes: int) -> list[int]:
     return torch.linspace(first, last, nframes).round().long().tolist()
 
 
+def sample_times(
+    info: VideoInfo, nframes: int, start: float | None = None, end: float | None = None
+) -> tuple[list[int], dict[str, Any]]:
+    """Of a variable rate: the numbers of the frames shown at ``nframes`` evenly spaced times, and their metadata.
+
+    ``start`` and ``end`` cut (seconds). The metadata count in milliseconds, as if the file had 1000 frames per second:
+    whoever divides frame numbers by the rate gets the frames' own times.
+    """
+    times = [(time - info.times[0]) * info.tick for time in info.times]
+    first, last = max(start or 0.0, 0.0), times[-1] if end is None else min(end, times[-1])
+    wanted = torch.linspace(first, last, nframes, dtype=torch.float64).tolist()
+    indices = [max(bisect_right(times, time + info.tick / 2) - 1, 0) for time in wanted]
+    length = last - first + _gaps(info.times)[1] * info.tick
+    return indices, {
+        "fps": 1000.0,
+        "frames_indices": [round(times[k] * 1000) for k in indices],
+        "total_num_frames": round(length * 1000),
+        "video_backend": "pyav",
+    }
+
+
 def read_frames(
     video: Mapping[str, Any], info: VideoInfo | None = None, on_damage: Callable[[str], None] | None = None
 ) -> tuple[torch.Tensor, dict[str, Any], float]:
@@ -171,6 +208,7 @@ def read_frames(
 
     Without nframes the number follows from fps, as in qwen-vl-utils; video_start and video_end (seconds) cut. Returns
     frames as uint8 [T, 3, height, width], the metadata that qwen-vl-utils gives, and the sampled frames per second.
+    A file of variable rate is sampled evenly in time (``sample_times``).
     Pass ``info`` to skip probing the file again. Raises ``VideoError``, also if the file is not the one of the video's
     ``digest``, and if a frame that is decoded is damaged; with ``on_damage``, that is called instead.
     """
@@ -185,6 +223,9 @@ def read_frames(
     else:
         nframes = qwen.smart_nframes(video, total_frames=total, video_fps=info.fps)
     indices = sample_indices(first, last, nframes)
+    metadata = {"fps": info.fps, "frames_indices": indices, "total_num_frames": total, "video_backend": "pyav"}
+    if info.tick is not None:
+        indices, metadata = sample_times(info, nframes, video.get("video_start"), video.get("video_end"))
     pictures, damage = _decode(path, info, sorted(set(indices)))
     if damage and on_damage is None:
         raise VideoError(f"{path}: {damage}")
@@ -193,13 +234,7 @@ def read_frames(
     if len({picture.shape for picture in pictures.values()}) > 1:
         raise VideoError(f"{path}: its frames are of several sizes")
     frames_THWC = torch.from_numpy(np.stack([pictures[k] for k in indices]))
-    metadata = {
-        "fps": info.fps,
-        "frames_indices": indices,
-        "total_num_frames": total,
-        "video_backend": "pyav",
-    }
-    return frames_THWC.permute(0, 3, 1, 2), metadata, nframes / total * info.fps
+    return frames_THWC.permute(0, 3, 1, 2), metadata, sampled_rate(metadata)
 
 
 def _check_digest(path: str, digest: str) -> None:
