@@ -25,8 +25,8 @@ TEXT_LAYERS, VISION_LAYERS = 3, 2
 MROPE_SECTION = (4, 6, 6)
 INITIAL_STD = 0.05
 PATCH, PATCH_FRAMES, MERGE = 14, 2, 2
-# One temporal position a patch: vLLM takes two frames for 2/24 of a second (see compat/video_positions.py).
-TOKENS_PER_SECOND = 12
+# As released. The videos have four frames per second (world/render.py), so each pair of frames has a time of its own.
+TOKENS_PER_SECOND = 2
 # The checkpoint takes pictures of one to sixteen visual tokens as they are.
 TOKEN_PIXELS = (PATCH * MERGE) ** 2
 

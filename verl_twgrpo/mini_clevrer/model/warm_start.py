@@ -25,7 +25,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from verl_twgrpo.compat.video_positions import video_positions
 from verl_twgrpo.data.prompts import PROMPTS, prompt_name
 from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
 from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw
@@ -34,6 +33,8 @@ from verl_twgrpo.mini_clevrer.world.questions import draw_question
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, frames
 from verl_twgrpo.mini_clevrer.world.source import Draw, to_item
 from verl_twgrpo.mini_clevrer.world.thoughts import response
+from verl_twgrpo.video.positions import prompt_positions
+from verl_twgrpo.video.rate import seconds_per_grid
 
 # Labels that count for nothing, as transformers' losses have it.
 IGNORED = -100
@@ -121,13 +122,19 @@ def model_inputs(processor: Qwen2_5_VLProcessor, texts: list[str], videos: list[
     # what the model itself would count positions from
     for name in ("video_metadata", "second_per_grid_ts", "mm_token_type_ids"):
         inputs.pop(name, None)
-    positions = [
-        video_positions(processor, TOKENS_PER_SECOND, ids_T, mask_T, grid[None])
-        for ids_T, mask_T, grid in zip(
-            inputs["input_ids"], inputs["attention_mask"], inputs["video_grid_thw"], strict=True
+    step = seconds_per_grid(timing, processor.video_processor.temporal_patch_size) * TOKENS_PER_SECOND
+    positions_3NT = torch.ones(3, *inputs["input_ids"].shape, dtype=torch.int64)
+    for row, grid in enumerate(inputs["video_grid_thw"].tolist()):
+        live_T = inputs["attention_mask"][row].bool()
+        positions_3NT[:, row, live_T] = prompt_positions(
+            inputs["input_ids"][row, live_T],
+            video_token=processor.video_token_id,
+            image_token=processor.image_token_id,
+            video_grids=[grid],
+            time_steps=[step],
+            merge=processor.video_processor.merge_size,
         )
-    ]
-    return {**inputs, "position_ids": torch.stack(positions, dim=1)}
+    return {**inputs, "position_ids": positions_3NT}
 
 
 def collate(processor: Qwen2_5_VLProcessor) -> Callable[[list[Example]], dict[str, torch.Tensor]]:

@@ -13,7 +13,7 @@ from verl_twgrpo.mini_clevrer.world.physics import DURATION, World, simulate
 
 FRAMES = 8
 SIZE = 56  # pixels a side: 2 x 2 visual tokens of Qwen2.5-VL
-FRAMES_PER_SECOND = 8
+FRAMES_PER_SECOND = 4
 
 _BACKGROUND = (128, 128, 128)
 _RGB = {
