@@ -17,6 +17,8 @@ from tensordict import TensorDict
 
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 
+# it imports vLLM in a process of its own for every new model; tests that mean it switch it on
+os.environ.setdefault("VERL_TWGRPO_VIDEO_CHECK", "0")
 # before any test module imports transformers' processors
 declare_missing_ops()
 
@@ -169,6 +171,84 @@ def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
     Qwen2ForCausalLM(Qwen2Config(**text, initializer_range=0.3)).save_pretrained(folders["text"])
     _tokenizer(PreTrainedTokenizerFast).save_pretrained(folders["text"])
     return folders
+
+
+VIDEO_MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.fixture(scope="session")
+def video_models(tmp_path_factory) -> dict[str, Path]:
+    """Tiny checkpoints with random weights and processors, with the time settings of the released models."""
+    return {kind: _video_model(kind, tmp_path_factory.mktemp(kind)) for kind in VIDEO_MODELS}
+
+
+def _video_model(kind: str, folder: Path) -> Path:
+    import transformers
+
+    from verl_twgrpo.mini_clevrer.model.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    token = tokenizer.convert_tokens_to_ids
+    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[kind]
+    patch = 16 if kind == "qwen3_vl" else 14
+    video_class = transformers.Qwen3VLVideoProcessor if kind == "qwen3_vl" else transformers.Qwen2VLVideoProcessor
+    sizes = {
+        "size": {"shortest_edge": (2 * patch) ** 2, "longest_edge": 64 * 16 * (2 * patch) ** 2},
+        "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2,
+    }  # fmt: skip
+    getattr(transformers, f"{name}Processor")(
+        image_processor=transformers.Qwen2VLImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=video_class(**sizes),
+        chat_template=tokenizer.chat_template,
+    ).save_pretrained(folder)
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 96, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "num_key_value_heads": 3, "max_position_embeddings": 2048, "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+    }  # fmt: skip
+    vision = {
+        "qwen2_vl": {"depth": 1, "embed_dim": 96, "hidden_size": 96, "num_heads": 3, "mlp_ratio": 1},
+        "qwen2_5_vl": {
+            "depth": 1, "hidden_size": 96, "intermediate_size": 128, "num_heads": 3, "out_hidden_size": 96,
+            "fullatt_block_indexes": [0], "tokens_per_second": 2,
+        },
+        "qwen3_vl": {
+            "depth": 1, "hidden_size": 96, "intermediate_size": 128, "num_heads": 3, "out_hidden_size": 96,
+            "deepstack_visual_indexes": [0], "num_position_embeddings": 64,
+        },
+    }[kind]  # fmt: skip
+    if kind == "qwen3_vl":
+        text |= {"head_dim": 32}
+        text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text,
+        vision_config={"patch_size": patch, "temporal_patch_size": 2, "spatial_merge_size": 2, **vision},
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False, dtype="float32", initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    _never_say(model, [token("<|image_pad|>"), token("<|video_pad|>")])
+    model.save_pretrained(folder)
+    return folder
+
+
+def _never_say(model, tokens: list[int]) -> None:
+    """Give ``tokens`` no probability: verl forbids vLLM to sample them, which trained models would not do anyway.
+
+    The first dimension of the text's residual stream becomes a constant, which the head turns against them.
+    """
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "visual" not in name and name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight[0] = 0
+        model.get_input_embeddings().weight[:, 0] = 1
+        model.lm_head.weight[tokens] = 0
+        model.lm_head.weight[tokens, 0] = -1000
 
 
 def _tokenizer(cls):

@@ -1,4 +1,4 @@
-"""The actor counts the positions of a video's tokens as vLLM does for the rollout."""
+"""The actor counts the positions of a video's tokens as vLLM does, from what vLLM's processor really hands over."""
 
 from types import SimpleNamespace
 
@@ -9,43 +9,53 @@ from ray import cloudpickle
 from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
-from verl_twgrpo.compat.video_positions import UNTOLD_RATE, video_positions
+from verl_twgrpo.compat.video_positions import video_positions
 from verl_twgrpo.mini_clevrer.model.checkpoint import build_processor
 
-vllm_model = pytest.importorskip("vllm.model_executor.models.qwen2_5_vl", reason="compares with vLLM's positions")
+qwen2_vl = pytest.importorskip("vllm.model_executor.models.qwen2_vl", reason="compares with vLLM's positions")
+qwen2_5_vl = pytest.importorskip("vllm.model_executor.models.qwen2_5_vl")
 
 VIDEO, IMAGE = "<|video_pad|>", "<|image_pad|>"
 
 
+class Qwen2VLProcessor(type(build_processor())):
+    """The same tokens under Qwen2-VL's name, by which verl knows a model."""
+
+
 @pytest.fixture(scope="module")
-def processor():
+def qwen2_5():
     return build_processor()
 
 
-def prompt(processor, *pieces, dtype=torch.float32):
-    """Token ids and vLLM's features of a prompt: strings are text, (token, t, h, w) a picture of merged patches."""
+@pytest.fixture(scope="module")
+def qwen2(qwen2_5):
+    made = object.__new__(Qwen2VLProcessor)
+    made.__dict__.update(qwen2_5.__dict__)
+    return made
+
+
+def prompt(processor, *pieces):
+    """Token ids, vLLM's features and the seconds of a grid: strings are text, (token, t, h, w, seconds) a picture."""
     ids, features = [], []
     token = processor.tokenizer.convert_tokens_to_ids
     for piece in pieces:
         if isinstance(piece, str):
             ids += processor.tokenizer(piece)["input_ids"]
             continue
-        kind, t, h, w = piece
+        kind, t, h, w, *seconds = piece
         ids.append(token("<|vision_start|>"))
         name = "video" if kind == VIDEO else "image"
         data = {f"{name}_grid_thw": SimpleNamespace(data=torch.tensor([t, 2 * h, 2 * w]))}
-        if name == "video":
-            seconds = torch.tensor(processor.video_processor.temporal_patch_size / UNTOLD_RATE, dtype=dtype)
-            data["second_per_grid_ts"] = SimpleNamespace(data=seconds)
+        if seconds:
+            data["second_per_grid_ts"] = SimpleNamespace(data=torch.tensor(seconds[0]))
         features.append(SimpleNamespace(modality=name, data=data, mm_position=SimpleNamespace(offset=len(ids))))
         ids += [token(kind)] * (t * h * w) + [token("<|vision_end|>")]
     return torch.tensor(ids), features
 
 
-def as_vllm_counts(ids, features, tokens_per_second):
-    model = vllm_model.Qwen2_5_VLForConditionalGeneration
-    vision = SimpleNamespace(spatial_merge_size=2, tokens_per_second=tokens_per_second)
-    stand_in = SimpleNamespace(config=SimpleNamespace(vision_config=vision))
+def as_vllm_counts(model, ids, features, **vision):
+    config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2, **vision))
+    stand_in = SimpleNamespace(config=config)
     stand_in.iter_mm_grid_thw = lambda features: model.iter_mm_grid_thw(stand_in, features)
     return model.get_mrope_input_positions(stand_in, ids.tolist(), features)[0]
 
@@ -55,32 +65,46 @@ def grids(features, name):
     return torch.stack(found) if found else None
 
 
+def seconds(features):
+    told = [feature.data["second_per_grid_ts"].data for feature in features if "second_per_grid_ts" in feature.data]
+    return torch.stack(told) if told else None
+
+
 PROMPTS = {
-    "one short video": ["see ", (VIDEO, 4, 2, 2), " what?"],
-    "frames in time beyond their height and width": [(VIDEO, 64, 2, 3), " what?"],
-    "frames wider than their time": ["a ", (VIDEO, 2, 3, 9), " b"],
-    "two videos and an image": ["a", (VIDEO, 8, 2, 2), "b", (IMAGE, 1, 4, 4), "c", (VIDEO, 30, 2, 2), "d"],
+    "one short video": ["see ", (VIDEO, 4, 2, 2, 0.64), " what?"],
+    "many grids at once": [(VIDEO, 64, 2, 3, 1 / 12), " what?"],
+    "a long video": [(VIDEO, 16, 2, 2, 5.0), " what?"],
+    "frames wider than their time": ["a ", (VIDEO, 2, 3, 9, 0.5), " b"],
+    "two videos in a row": [(VIDEO, 8, 2, 2, 0.64), (VIDEO, 8, 2, 2, 5.0), "which?"],
+    "a video beside an image": ["a", (VIDEO, 8, 2, 2, 1.1), "b", (IMAGE, 1, 4, 4), "c", (VIDEO, 30, 2, 2, 0.3), "d"],
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens_per_second", [0, 1, 2, 4, 12, 25])
 @pytest.mark.parametrize("pieces", PROMPTS.values(), ids=PROMPTS)
-def test_positions_are_vllms(processor, pieces, tokens_per_second, dtype):
-    ids, features = prompt(processor, *pieces, dtype=dtype)
-    expected = as_vllm_counts(ids, features, tokens_per_second)
-    pictures = grids(features, "video"), grids(features, "image")
-    found = video_positions(processor, tokens_per_second, ids, torch.ones_like(ids), *pictures, dtype)
-    assert torch.equal(found, expected)
+def test_qwen2_5_vls_positions_are_vllms(qwen2_5, pieces, tokens_per_second):
+    ids, features = prompt(qwen2_5, *pieces)
+    vision = {"tokens_per_second": tokens_per_second}
+    qwen2_5.config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2, **vision))
+    found = video_positions(
+        qwen2_5, ids, torch.ones_like(ids), grids(features, "video"), grids(features, "image"), seconds(features)
+    )
+    assert torch.equal(found, as_vllm_counts(qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, ids, features, **vision))
 
 
-def worker(processor, tokens_per_second, kind=AgentLoopWorker):
+@pytest.mark.parametrize("pieces", PROMPTS.values(), ids=PROMPTS)
+def test_qwen2_vls_positions_are_vllms(qwen2, pieces):
+    ids, features = prompt(qwen2, *[piece[:4] if isinstance(piece, tuple) else piece for piece in pieces])
+    qwen2.config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2))
+    found = video_positions(qwen2, ids, torch.ones_like(ids), grids(features, "video"), grids(features, "image"))
+    assert torch.equal(found, as_vllm_counts(qwen2_vl.Qwen2VLForConditionalGeneration, ids, features))
+
+
+def worker(processor, kind=AgentLoopWorker, **vision):
     """As much of verl's worker as counts positions."""
     made = object.__new__(kind)
-    vision = SimpleNamespace(tokens_per_second=tokens_per_second)
-    processor.config = SimpleNamespace(vision_config=vision)
+    processor.config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2, **vision))
     made.processor = processor
-    made.rollout_config = SimpleNamespace(dtype="float32")
     return made
 
 
@@ -90,46 +114,66 @@ def as_ray_sends_it():
 
 
 @pytest.mark.parametrize("kind", [AgentLoopWorker, as_ray_sends_it()], ids=["class", "actor"])
-def test_verls_worker_counts_them_for_padded_rows(processor, kind):
-    ids, features = prompt(processor, "see ", (VIDEO, 6, 2, 2), " what?")
+def test_verls_worker_counts_them_for_padded_rows(qwen2_5, kind):
+    ids, features = prompt(qwen2_5, "see ", (VIDEO, 6, 2, 2, 0.64), " what?")
     left, right = 3, 2
-    padded = torch.nn.functional.pad(ids, (left, right), value=processor.tokenizer.pad_token_id)[None]
+    padded = torch.nn.functional.pad(ids, (left, right), value=qwen2_5.tokenizer.pad_token_id)[None]
     mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))[None]
-    inputs = {"video_grid_thw": grids(features, "video"), "mm_token_type_ids": torch.zeros_like(padded)}
-    found = worker(processor, 2, kind)._compute_position_ids(padded, mask, inputs)
+    inputs = {
+        "video_grid_thw": grids(features, "video"),
+        "second_per_grid_ts": seconds(features),
+        "mm_token_type_ids": torch.zeros_like(padded),
+    }
+    found = worker(qwen2_5, kind, tokens_per_second=2)._compute_position_ids(padded, mask, inputs)
     assert found.shape == (1, 4, padded.shape[1]) and found.dtype == torch.int64
     live = slice(left, -right)
-    assert torch.equal(found[0, 1:, live], as_vllm_counts(ids, features, 2))
+    model = qwen2_5_vl.Qwen2_5_VLForConditionalGeneration
+    assert torch.equal(found[0, 1:, live], as_vllm_counts(model, ids, features, tokens_per_second=2))
     assert found[0, 0, live].tolist() == list(range(len(ids)))
     # verl's contract: the model's forward does not see what only positions need
     assert "mm_token_type_ids" not in inputs
 
 
+def test_a_video_whose_time_is_not_known_is_no_video_at_24_frames_per_second(qwen2_5):
+    ids, features = prompt(qwen2_5, (VIDEO, 6, 2, 2), " what?")
+    inputs = {"video_grid_thw": grids(features, "video")}
+    with pytest.raises(ValueError, match="second_per_grid_ts"):
+        worker(qwen2_5, tokens_per_second=2)._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs)
+
+
 @pytest.mark.upstream_bug
-def test_verl_counts_them_otherwise(processor, monkeypatch):
-    from inspect import getclosurevars
-    from types import MethodType
+@pytest.mark.parametrize(("name", "frames"), [("qwen2", 32), ("qwen2_5", 16)])
+def test_transformers_counts_otherwise_without_the_plugin(name, frames, request):
+    """The bug: text behind a video that is longer than it is wide begins too early. If this fails, transformers counts
+    as vLLM does, and compat/video_positions.py can go."""
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 
-    from transformers import Qwen2_5_VLModel
+    processor = request.getfixturevalue(name)
+    stock = {"qwen2": Qwen2VLModel, "qwen2_5": Qwen2_5_VLModel}[name]
+    vision = {} if name == "qwen2" else {"tokens_per_second": 2}
+    times = () if name == "qwen2" else (0.64,)
+    ids, features = prompt(processor, (VIDEO, frames // 2, 2, 2, *times), " what?")
+    config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2, **vision))
+    stand_in = SimpleNamespace(config=config)
+    stand_in.get_vision_position_ids = lambda *a, **k: stock.get_vision_position_ids(stand_in, *a, **k)
+    kinds = 2 * (ids == processor.video_token_id).int()
+    given = {"second_per_grid_ts": seconds(features)} if times else {}
+    theirs, _ = stock.get_rope_index(
+        stand_in, ids[None], mm_token_type_ids=kinds[None], video_grid_thw=grids(features, "video"), **given
+    )
+    model = (
+        qwen2_vl.Qwen2VLForConditionalGeneration if name == "qwen2" else qwen2_5_vl.Qwen2_5_VLForConditionalGeneration
+    )
+    assert not torch.equal(theirs[:, 0], as_vllm_counts(model, ids, features, **vision))
 
-    # as verl's hf_processor has it
-    for name in ("get_rope_index", "get_vision_position_ids"):
-        monkeypatch.setattr(processor, name, MethodType(getattr(Qwen2_5_VLModel, name), processor), raising=False)
-    ids, features = prompt(processor, "see ", (VIDEO, 6, 2, 2), " what?")
-    alone = worker(processor, 2)
-    processor.config.vision_config.spatial_merge_size = 2
-    inputs = {"video_grid_thw": grids(features, "video"), "mm_token_type_ids": torch.zeros_like(ids)[None]}
-    stock = getclosurevars(AgentLoopWorker._compute_position_ids).nonlocals["stock"]
-    found = stock(alone, ids[None], torch.ones_like(ids)[None], inputs)
-    assert not torch.equal(found[0, 1:], as_vllm_counts(ids, features, 2))
 
-
-def test_rows_without_a_video_and_other_models_are_left_to_verl(processor):
+def test_rows_without_a_video_and_other_models_are_left_to_verl(qwen2_5):
     ids = torch.arange(20, 25)[None]
     calls = []
-    processor.get_rope_index = lambda **kwargs: calls.append(kwargs) or (torch.zeros(3, 1, 5, dtype=torch.int64), None)
+    qwen2_5.get_rope_index = lambda **kwargs: calls.append(kwargs) or (torch.zeros(3, 1, 5, dtype=torch.int64), None)
     try:
-        worker(processor, 2)._compute_position_ids(ids, torch.ones_like(ids), {})
+        worker(qwen2_5, tokens_per_second=2)._compute_position_ids(ids, torch.ones_like(ids), {})
     finally:
-        del processor.get_rope_index
+        del qwen2_5.get_rope_index
     assert len(calls) == 1

@@ -6,8 +6,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # Frames per second of frames that come without a rate: qwen-vl-utils samples Qwen2.5-VL's videos at it, and takes lists
 # of frames for it (qwen_vl_utils/vision_process.py, FPS and sample_fps).
@@ -36,9 +42,22 @@ def with_rate(metadata: Mapping[str, Any] | None, frames: int) -> dict[str, Any]
     return dict(metadata or {}) | (constant_rate(frames) if sampled_rate(metadata) is None else {})
 
 
+@cache
+def say_default_rate() -> None:
+    """Say once in this process that frames came without a rate."""
+    logger.warning(
+        "Video frames came without a rate: taken as %g per second. Give sample_fps beside a list of frames, or the "
+        "file itself; see docs/video_time.md",
+        DEFAULT_RATE,
+    )
+
+
 def seconds_per_grid(metadata: Mapping[str, Any] | None, frames_per_grid: int = 2) -> float:
-    """Seconds from one temporal grid (``temporal_patch_size`` frames) to the next, by the rate or ``DEFAULT_RATE``."""
-    return frames_per_grid / (sampled_rate(metadata) or DEFAULT_RATE)
+    """Seconds from one temporal grid (``temporal_patch_size`` frames) to the next, by the rate or ``DEFAULT_RATE``.
+
+    A number of float32, as both sides hold it: 8 of 75 frames at 25 per second are 0.75 s, not 0.7499999999999999.
+    """
+    return float(np.float32(frames_per_grid / (sampled_rate(metadata) or DEFAULT_RATE)))
 
 
 def grid_seconds(grids: int, seconds: float) -> list[float]:
