@@ -90,6 +90,7 @@ def test_models_that_inherit_its_classes_are_left_alone():
     assert seconds.dtype == torch.bfloat16 and "video_metadata" not in mm_data
 
 
+@pytest.mark.upstream_bug
 def test_vllm_drops_the_rate_without_it(video_models, monkeypatch):
     """The bug. If this fails, vLLM keeps the rate itself, and compat/vllm_video_rate.py can go."""
     models = pytest.importorskip("vllm.model_executor.models.qwen2_5_vl")
