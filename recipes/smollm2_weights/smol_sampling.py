@@ -51,7 +51,7 @@ def read_questions(path: str, count: int, seed: int) -> list:
         items = read_parquet(path)
     else:
         nextgqa = SOURCES["nextgqa"]
-        found = [one for _, row in read_annotations(path, nextgqa.SPLIT) for one in nextgqa.convert(row, nextgqa.SPLIT)]
+        found = [one for _, row in read_annotations(path, nextgqa.split) for one in nextgqa.convert(row, nextgqa.split)]
         converted = [item for item in found if not isinstance(item, Skipped)]
         items = [outcome.after for outcome in invert_all(converted, seed=seed, negation="paper")]
     several = [item for item in items if len(item.answers) > 1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from verl_twgrpo.data.convert import convert
-from verl_twgrpo.data.prompts import PROMPT_OF_SOURCE, PROMPTS
+from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.sources import SOURCES
 
 ANNOTATIONS = Path(__file__).parent / "annotations"
@@ -38,8 +38,8 @@ def converted(source: str, name: str, videos: Path):
 
 
 def test_every_source_has_a_prompt_and_every_prompt_a_source_of_its_text():
-    assert set(SOURCES) | {"mini_clevrer"} == set(PROMPT_OF_SOURCE)
-    assert set(PROMPT_OF_SOURCE.values()) <= set(PROMPTS)
+    assert {source.prompt for source in SOURCES.values()} <= set(PROMPTS)
+    assert all(name == source.name for name, source in SOURCES.items())
     assert all(prompt.origin for prompt in PROMPTS.values())
 
 
@@ -194,5 +194,5 @@ def test_the_unlabelled_test_split_of_clevrer_is_refused(videos, tmp_path):
 
 
 def test_an_unknown_source_is_refused_naming_the_known_ones(videos):
-    with pytest.raises(ValueError, match="clever: unknown source; known: clevrer, nextgqa"):
+    with pytest.raises(ValueError, match="clever: unknown source; known: clevrer, jsonl, mmvu"):
         convert("clever", "x.json", videos)

@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits
-from verl_twgrpo.data.prompts import PROMPT_OF_SOURCE, PROMPTS
+from verl_twgrpo.data.prompts import PROMPTS
+from verl_twgrpo.data.sources import BROKEN, SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
 
     convert = steps.add_parser("convert", help="annotations and a folder of videos to a parquet file")
-    convert.add_argument("--source", required=True, choices=list(PROMPT_OF_SOURCE))
+    convert.add_argument("--source", required=True, choices=[*SOURCES, *BROKEN, "mini_clevrer"])
     convert.add_argument("--annotations", help=".json, .jsonl or .parquet file, or hub data set owner/name[:config]")
     convert.add_argument("--videos", help="folder that the videos lie in, at any depth")
     convert.add_argument("--out", required=True, help="folder for <source>-<split>.parquet and its reports")
@@ -119,7 +120,7 @@ def _convert(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.convert import convert
     from verl_twgrpo.data.inversion import contradictory_options
     from verl_twgrpo.data.parquet import write_parquet
-    from verl_twgrpo.data.sources import SOURCES
+    from verl_twgrpo.data.sources import source
     from verl_twgrpo.files import ensure_absent
 
     if args.source == "mini_clevrer":
@@ -131,7 +132,8 @@ def _convert(args: argparse.Namespace) -> int:
         for option, given in _inversion_options(args):
             if given:
                 raise ValueError(f"{option} has no effect without --invert")
-    split = args.split or SOURCES[args.source].SPLIT
+    chosen = source(args.source)
+    split = args.split or chosen.split
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise ValueError(f"--split {split}: need a name of letters, digits, '.', '-' and '_'; it becomes a file's name")
     if args.min_frame_tokens > args.max_frame_tokens:
@@ -145,6 +147,8 @@ def _convert(args: argparse.Namespace) -> int:
     )
     out = Path(args.out) / f"{args.source}-{split}.parquet"
     ensure_absent([out], args.force)
+    if args.annotations and not args.videos and chosen.videos_beside:
+        args.videos = os.path.dirname(os.path.abspath(args.annotations))
     for name in ("annotations", "videos"):
         if not getattr(args, name):
             raise ValueError(f"--{name} is needed for --source {args.source}")

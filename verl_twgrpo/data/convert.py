@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from verl_twgrpo.data.prompts import check_text
 from verl_twgrpo.data.reading import Unreadable, read_annotations
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.data.sources import SOURCES, Skipped
+from verl_twgrpo.data.sources import Skipped, Source
+from verl_twgrpo.data.sources import source as source_of
 from verl_twgrpo.rewards import validate
 from verl_twgrpo.video.digest import video_digests
 
@@ -88,15 +89,14 @@ def convert(
     of a different question, is left out with file, row, field and reason; with ``strict`` it raises ``ValueError``.
     Raises ``ValueError`` as well if nothing is left.
     """
-    if source not in SOURCES:
-        raise ValueError(f"{source}: unknown source; known: {', '.join(SOURCES)}")
+    chosen = source_of(source)
     folder = VideoFolder(videos)
-    split = split or SOURCES[source].SPLIT
+    split = split or chosen.split
     result = Conversion()
     seen: dict[str, tuple[str, Item]] = {}
-    for where, found in _found(source, annotations, split):
+    for where, found in _found(chosen, annotations, split):
         try:
-            item = _usable(where, found, seen, folder, annotations, result, SOURCES[source].UNIQUE_VIDEO_NAMES)
+            item = _usable(where, found, seen, folder, annotations, result, chosen.unique_video_names)
         except ValueError as error:
             if strict:
                 raise ValueError(f"{where}: {error}") from None
@@ -150,13 +150,13 @@ def _usable(
     return replace(found, video=path, provenance={**origin, **found.provenance})
 
 
-def _found(source: str, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped | ValueError]]:
+def _found(source: Source, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped | ValueError]]:
     for where, row in read_annotations(annotations, split):
         if isinstance(row, Unreadable):
             yield where, ValueError(row.reason)
             continue
         try:
-            found = list(SOURCES[source].convert(row, split))
+            found = list(source.convert(row, split))
         except (ValueError, RecursionError) as error:
             yield where, ValueError(str(error))
             continue

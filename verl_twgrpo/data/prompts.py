@@ -1,4 +1,4 @@
-"""What the model is asked: the prompt texts of the paper, which source uses which, and an item as chat messages."""
+"""What the model is asked: the prompt texts of the paper, and an item as chat messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from verl_twgrpo.data.schema import LETTERS, Item
+from verl_twgrpo.data.sources import SOURCES
 
 # Video-R1's words. The released TW-GRPO evaluation (src/eval/eval_general_videor1.py) and Video-R1's own
 # (src/eval_bench.py) differ by a full stop after "expressions"; Table 1 was made with the former.
@@ -81,17 +82,8 @@ PROMPTS = {
     ),
 }
 
-# the one table: source -> prompt (paper, Appendix C)
-PROMPT_OF_SOURCE = {
-    "clevrer": "clevrer",
-    "mini_clevrer": "clevrer",
-    "nextgqa": "video_r1",
-    "star": "video_r1",
-    "mmvu": "video_r1",
-    "mvbench": "video_r1",
-    "tempcompass": "video_r1",
-    "videomme": "video_r1",
-}
+# its items are made, not converted (verl_twgrpo.mini_clevrer.world), with the prompt of CLEVRER
+MADE = "mini_clevrer"
 
 # verl's placeholders of inputs, and control tokens of chat templates
 _RESERVED = re.compile(r"<(?:image|video|audio)>|<\|\w+\|>")
@@ -105,11 +97,12 @@ def prompt_name(item: Item) -> str:
     """
     if "qai" in item.provenance:
         return "clevrer"
-    try:
-        return PROMPT_OF_SOURCE[item.source]
-    except KeyError:
-        known = ", ".join(PROMPT_OF_SOURCE)
-        raise ValueError(f"{item.source}: item {item.id}: no prompt for this source (known: {known})") from None
+    if item.source == MADE:
+        return "clevrer"
+    if item.source not in SOURCES:
+        known = ", ".join([*SOURCES, MADE])
+        raise ValueError(f"{item.source}: item {item.id}: no prompt for this source (known: {known})")
+    return SOURCES[item.source].prompt
 
 
 def check_text(item: Item) -> None:

@@ -16,9 +16,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.data.sources.fields import Skipped, digest_id, letters, text
-
-SPLIT = "train"
-UNIQUE_VIDEO_NAMES = True
+from verl_twgrpo.data.sources.source import Source
 
 _OPTION_LINE = re.compile(r"\(?([A-Z])[.):]*\s+(\S.*)")
 _VERDICTS = {"correct": True, "wrong": False}
@@ -91,3 +89,6 @@ def _released(row: Mapping[str, Any], split: str) -> Item | Skipped:
         video=video,
         question_type="counterfactual",
     )
+
+
+SOURCE = Source("clevrer", convert, split="train", prompt="clevrer", unique_video_names=True)

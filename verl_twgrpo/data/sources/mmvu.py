@@ -12,9 +12,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.data.sources.fields import Skipped, letters, released, text
-
-SPLIT = "validation"
-UNIQUE_VIDEO_NAMES = False
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -40,3 +38,6 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         video=text(row, "video").split("/resolve/main/")[-1],
         question_type=str(metadata.get("subject") or "") if isinstance(metadata, Mapping) else "",
     )
+
+
+SOURCE = Source("mmvu", convert, split="validation", prompt="video_r1")

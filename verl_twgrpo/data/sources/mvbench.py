@@ -12,9 +12,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.data.sources.fields import Skipped, digest_id, letter_of_text, options, released, text
-
-SPLIT = "test"
-UNIQUE_VIDEO_NAMES = False
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -34,3 +32,6 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         video=video,
         provenance={key: row[key] for key in ("start", "end") if row.get(key) is not None},
     )
+
+
+SOURCE = Source("mvbench", convert, split="test", prompt="video_r1")

@@ -14,9 +14,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.data.sources.fields import Skipped, letter_of_text, letters, options, released, text
-
-SPLIT = "validation"
-UNIQUE_VIDEO_NAMES = True
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -62,3 +60,6 @@ def _official(row: Mapping[str, Any], split: str) -> Item:
         video=f"{video}.mp4",
         question_type=str(row.get("type") or ""),
     )
+
+
+SOURCE = Source("nextgqa", convert, split="validation", prompt="video_r1", unique_video_names=True)

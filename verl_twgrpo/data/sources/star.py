@@ -12,9 +12,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.data.sources.fields import Skipped, letter_of_text, letters, options, released, text
-
-SPLIT = "train"
-UNIQUE_VIDEO_NAMES = True
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -53,3 +51,6 @@ def _official(row: Mapping[str, Any], split: str) -> Item:
         # the questions are about a part of the video; the published training uses the whole of it
         provenance={key: row[key] for key in ("start", "end") if key in row},
     )
+
+
+SOURCE = Source("star", convert, split="train", prompt="video_r1", unique_video_names=True)

@@ -12,9 +12,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.data.sources.fields import Skipped, digest_id, options, released, text
-
-SPLIT = "test"
-UNIQUE_VIDEO_NAMES = True
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -50,3 +48,6 @@ def _official(row: Mapping[str, Any], video: str, aspect: str, split: str) -> It
         video=f"{video}.mp4",
         question_type=aspect,
     )
+
+
+SOURCE = Source("tempcompass", convert, split="test", prompt="video_r1", unique_video_names=True)

@@ -11,9 +11,7 @@ from typing import Any
 
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.data.sources.fields import Skipped, letters, options, text
-
-SPLIT = "test"
-UNIQUE_VIDEO_NAMES = True
+from verl_twgrpo.data.sources.source import Source
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -31,3 +29,6 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         question_type=text(row, "task_type"),
         provenance={"duration": row.get("duration")},
     )
+
+
+SOURCE = Source("videomme", convert, split="test", prompt="video_r1", unique_video_names=True)

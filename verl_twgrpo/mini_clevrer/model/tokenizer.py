@@ -11,7 +11,7 @@ import string
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from verl_twgrpo.data.prompts import PROMPT_OF_SOURCE, PROMPTS
+from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.schema import LETTERS
 from verl_twgrpo.mini_clevrer.world import physics, questions, thoughts
 
@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
 
 def phrases() -> tuple[str, ...]:
     """Every text that is one token: tags, roles, the words of the questions, of the prompt and of the thinking."""
-    prompt = PROMPTS[PROMPT_OF_SOURCE["mini_clevrer"]]
+    prompt = PROMPTS["clevrer"]
     found = ["<think>", "</think>", "<answer>", "</answer>", "system\n", "user\n", "assistant\n"]
     found += physics.COLOURS
     found += [f" {shape}" for shape in physics.SHAPES]
