@@ -33,8 +33,7 @@ demo: $(DONE)
 $(DONE): | $(STAMP)
 	$(BIN)/verl-twgrpo doctor
 	$(BIN)/verl-twgrpo demo prepare --out $(DEMO)
-	$(BIN)/python -m verl.trainer.main_ppo algorithm=tw_grpo recipe=demo_cpu demo_dir=$(DEMO) \
-	  ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR=$(DEMO)/run/tensorboard
+	$(BIN)/verl-twgrpo demo train --out $(DEMO)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

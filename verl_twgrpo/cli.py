@@ -15,6 +15,7 @@ COMMANDS = {
                 "verl_twgrpo.mini_clevrer.demo.command",
                 "make the demo's videos, questions and tiny checkpoint",
             ),
+            "train": ("verl_twgrpo.mini_clevrer.demo.train", "train it with TW-GRPO, one line per step"),
             "table": ("verl_twgrpo.mini_clevrer.demo.table", "show a run step by step, from what it logged"),
             "answer": ("verl_twgrpo.mini_clevrer.demo.answer", "ask a trained checkpoint one question, in vLLM"),
         },

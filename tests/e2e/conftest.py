@@ -125,6 +125,9 @@ def start(demo, tmp_path_factory):
             f"trainer.validation_data_dir={folder}/validation",
             "trainer.logger=[console]", "trainer.val_before_train=False",
             "trainer.test_freq=-1", "trainer.save_freq=-1",
+            # half of the demo's batch: these runs look at numbers, not at learning
+            "data.train_batch_size=4", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
             *overrides,
         ]  # fmt: skip
         with open(folder / "log.txt", "a") as log:

@@ -17,12 +17,12 @@ def test_validation_questions_become_accuracies_with_intervals(start, tmp_path, 
     assert run.logged() == [0]  # nothing was trained
     dump = run.folder / "validation" / "0.jsonl"
     rows = [json.loads(line) for line in dump.read_text().splitlines()]
-    assert len({row["id"] for row in rows}) == 50
+    assert len({row["id"] for row in rows}) == 100
     figures = tmp_path / "figures.json"
     assert cli.main(["eval", str(dump), "--json", str(figures)]) == 0
     assert "mini_clevrer" in capsys.readouterr().out
     found = json.loads(figures.read_text())["scores"]["mini_clevrer"]["all"]
-    assert found["n"] == 50
+    assert found["n"] == 100
     assert found["strict"] == pytest.approx(sum(row["accuracy"] for row in rows) / len(rows))
     assert found["soft"] == pytest.approx(sum(row["soft_accuracy"] for row in rows) / len(rows))
     assert found["strict_low"] <= found["strict"] <= found["strict_high"]

@@ -14,7 +14,7 @@ from verl_twgrpo.mini_clevrer.demo import command
 def prepare(out, **changes) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    small = {"train": 4, "validation": 2, "perception-steps": 1, "verdict-steps": 1, "worlds": 2} | changes
+    small = {"train": 4, "validation": 2, "shown-steps": 1, "slip-steps": 1} | changes
     return command.run(parser.parse_args(["--out", str(out), *(f"--{key}={value}" for key, value in small.items())]))
 
 
@@ -52,8 +52,8 @@ def test_other_settings_are_refused_by_name(prepared):
     before = stamps(prepared)
     with pytest.raises(ValueError, match=r"data was made with other settings \(train\)"):
         prepare(prepared, train=5)
-    with pytest.raises(ValueError, match=r"model was made with other settings \(verdict_steps\)"):
-        prepare(prepared, **{"verdict-steps": 2})
+    with pytest.raises(ValueError, match=r"model was made with other settings \(slip_steps\)"):
+        prepare(prepared, **{"slip-steps": 2})
     assert stamps(prepared) == before
 
 

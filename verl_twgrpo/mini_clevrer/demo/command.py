@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from verl_twgrpo.data.schema import Item
 from verl_twgrpo.files import atomic_write
 
 SPLITS = ("train", "validation")
@@ -19,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder to fill, and how much of everything."""
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder for data/ and model/")
     parser.add_argument("--train", type=int, default=200, help="training questions, each with its own video")
-    parser.add_argument("--validation", type=int, default=50, help="validation questions, from other worlds")
-    parser.add_argument("--perception-steps", type=int, default=250, help="warm start: steps that describe all objects")
-    parser.add_argument("--verdict-steps", type=int, default=150, help="warm start: steps that answer as RL will")
-    parser.add_argument("--worlds", type=int, default=1000, help="warm start: worlds to draw, shown from all sides")
+    parser.add_argument("--validation", type=int, default=100, help="validation questions, from other worlds")
+    parser.add_argument(
+        "--shown-steps", type=int, default=350, help="warm start: steps that teach to see and to answer"
+    )
+    parser.add_argument("--slip-steps", type=int, default=60, help="warm start: steps that teach to do it carelessly")
     parser.add_argument("--seed", type=int, default=0, help="seed of worlds, weights and warm start")
     parser.add_argument("--data-only", action="store_true", help="questions and videos without the checkpoint")
 
@@ -32,15 +34,15 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ``ValueError`` if a part is there that was made with other settings.
     """
+    from verl_twgrpo.mini_clevrer.world import shown
+
     data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
-    once(args.out, "data", data, lambda folder: make_data(folder, data))
+    once(args.out, "data", data, lambda folder: make_data(folder, data, shown.generate))
     if args.data_only:
         return 0
     from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
 
-    plan = WarmStart(
-        perception_steps=args.perception_steps, verdict_steps=args.verdict_steps, worlds=args.worlds, seed=args.seed
-    )
+    plan = WarmStart(shown_steps=args.shown_steps, slip_steps=args.slip_steps, worlds=0, seed=args.seed)
     once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan))
     return 0
 
@@ -63,12 +65,14 @@ def once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path], 
     print(f"{folder}: made in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def make_data(folder: Path, settings: dict[str, int]) -> None:
-    """Questions and videos of every split; ``settings`` says how many of each, and "seed"."""
+def make_data(folder: Path, settings: dict[str, int], generate: Callable[..., list[Item]]) -> None:
+    """Questions and videos of every split; ``settings`` says how many of each, and "seed".
+
+    ``generate(folder, split, count, seed)`` makes them: ``world.generate``, or ``world.shown.generate``.
+    """
     import datasets
 
     from verl_twgrpo.data.parquet import FrameLimits, write_parquet
-    from verl_twgrpo.mini_clevrer.world import generate
     from verl_twgrpo.mini_clevrer.world.render import FRAMES, SIZE
     from verl_twgrpo.rewards import validate
 

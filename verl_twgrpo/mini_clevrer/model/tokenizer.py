@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.schema import LETTERS
-from verl_twgrpo.mini_clevrer.world import physics, questions, thoughts
+from verl_twgrpo.mini_clevrer.world import physics, questions, shown, thoughts
 
 PAD, END_OF_TURN, UNKNOWN = "<|endoftext|>", "<|im_end|>", "<|unknown|>"
 VIDEO_PAD, IMAGE_PAD = "<|video_pad|>", "<|image_pad|>"
@@ -45,6 +45,7 @@ def phrases() -> tuple[str, ...]:
         found += [piece for piece in re.split(r"\{\w*\}", text) if len(piece) > 1]
     found += [prompt.option.format(letter=letter, text=questions.OPTION.split("{")[0]) for letter in LETTERS[:6]]
     found += thoughts.PHRASES
+    found += shown.PHRASES
     return tuple(dict.fromkeys(found))
 
 

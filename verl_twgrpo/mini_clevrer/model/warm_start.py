@@ -4,6 +4,9 @@ In stages, as a model that is to answer at once stays blind for long. "Perceptio
 verdicts; "plain" (not in the demo, which is short) has verdicts only, all worded alike: there the model learns to see
 where objects end; "verdicts" describes few or none, in varied wording. The RL run starts from the last: its responses
 differ in length, and the model is unsure enough for groups to have a spread. Half of all questions are counterfactual.
+
+The demo has two stages of its own, on the easy questions of ``world/shown.py``: "shown" teaches the model to see and to
+answer, "slips" to do both carelessly, so that there is something left to learn for RL.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ from transformers import (
 )
 
 from verl_twgrpo.data.prompts import PROMPTS, prompt_name
+from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
-from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw
+from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw, shown
 from verl_twgrpo.mini_clevrer.world.physics import disguise
 from verl_twgrpo.mini_clevrer.world.questions import draw_question
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, frames
@@ -42,29 +46,34 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How long and on what; the defaults are the demo's. ``worlds`` are drawn once and shown from all sides.
+    """How long and on what; a stage of no steps is left out. ``worlds`` are drawn once and shown from all sides.
 
     ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from,
     ``verdict_rate`` its learning rate as a part of ``learning_rate``: low, it varies the wording and keeps the sight.
+    In "slips" a verdict is wrong with chance ``slips``, and an answer has no tags with chance ``untagged``.
     """
 
-    perception_steps: int = 250
+    perception_steps: int = 0
     plain_steps: int = 0
-    verdict_steps: int = 150
+    verdict_steps: int = 0
     batch_size: int = 16
     worlds: int = 1000
     learning_rate: float = 2e-3
     verdict_rate: float = 1.0
     terse: float = 0.15
     described: tuple[int, ...] = (0, 0, 0, 1, 2, 4)
+    shown_steps: int = 0
+    slip_steps: int = 0
+    slips: float = 0.3
+    untagged: float = 0.2
     seed: int = 0
     difficulty: Difficulty = field(default_factory=Difficulty)
 
 
 # The stages, in the order in which they run.
-PERCEPTION, PLAIN, VERDICTS = "perception", "plain", "verdicts"
+PERCEPTION, PLAIN, VERDICTS, SHOWN, SLIPS = "perception", "plain", "verdicts", "shown", "slips"
 # What tells their random numbers apart.
-_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2}
+_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2, SHOWN: 3, SLIPS: 4}
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class Examples(Dataset):
 
     def __getitem__(self, index: int) -> Example:
         plan, rng = self.plan, np.random.default_rng([self.plan.seed, _STREAMS[self.stage], index])
+        if self.stage in (SHOWN, SLIPS):
+            drawn = shown.draw(rng)
+            noise = {"slips": plan.slips, "untagged": plan.untagged} if self.stage == SLIPS else {}
+            text = shown.response(rng, drawn, **noise)
+            return self._example(drawn.world, shown.to_item(drawn, str(index), "warm_start", "not written"), text)
         while True:
             world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])
             question = draw_question(rng, world, plan.difficulty.options, counterfactual=bool(rng.random() < 0.5))
@@ -98,8 +112,10 @@ class Examples(Dataset):
         objects = {PERCEPTION: (len(world.bodies),), PLAIN: (0,), VERDICTS: plan.described}[self.stage]
         terse = plan.terse if self.stage == VERDICTS else 0.0
         text = response(rng, world, question, objects=int(rng.choice(objects)), terse=terse)
-        item = to_item(Draw(world, question, 0), str(index), "warm_start", "not written")
-        return Example(frames(world), prompt_text(self.processor, PROMPTS[prompt_name(item)].render(item)), text)
+        return self._example(world, to_item(Draw(world, question, 0), str(index), "warm_start", "not written"), text)
+
+    def _example(self, world: World, item: Item, response: str) -> Example:
+        return Example(frames(world), prompt_text(self.processor, PROMPTS[prompt_name(item)].render(item)), response)
 
 
 def prompt_text(processor: Qwen2_5_VLProcessor, text: str) -> str:
@@ -174,6 +190,7 @@ def warm_start(
     worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
     padding_side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "right"
     stages = {PERCEPTION: plan.perception_steps, PLAIN: plan.plain_steps, VERDICTS: plan.verdict_steps}
+    stages |= {SHOWN: plan.shown_steps, SLIPS: plan.slip_steps}
     with tempfile.TemporaryDirectory() as folder:
         for stage, steps in stages.items():
             if not steps:

@@ -13,6 +13,7 @@ from verl_twgrpo.data.parquet import read_rows
 from verl_twgrpo.files import atomic_write
 from verl_twgrpo.mini_clevrer.demo.command import SPLITS, make_data, make_model, once
 from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
+from verl_twgrpo.mini_clevrer.world import generate
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, SIZE, write_mp4
 from verl_twgrpo.video.digest import video_digest
 from verl_twgrpo.video.fill import prepare_all, videos_of
@@ -35,7 +36,7 @@ def prepare(root: Path, questions: dict[str, int], plan: WarmStart) -> None:
 
 
 def _make_data(folder: Path, questions: dict[str, int]) -> None:
-    make_data(folder, questions)
+    make_data(folder, questions, generate)
     video = folder / "videos" / "blank.mp4"
     write_mp4(np.full((FRAMES, SIZE, SIZE, 3), 128, dtype=np.uint8), video)
     for split in SPLITS:

@@ -68,7 +68,7 @@ def to_item(drawn: Draw, name: str, split: str, video: str, **more: Any) -> Item
         split=split,
         question=question_text(drawn.world, question),
         options=option_texts(drawn.world, question),
-        answers=_letters(question.truth),
+        answers=lettered(question.truth),
         video=video,
         question_type="counterfactual" if question.counterfactual else "descriptive",
         **more,
@@ -93,12 +93,13 @@ def generate(
             "seed": [seed, split, index],
             "radius": drawn.world.radius,
             "bodies": [asdict(body) for body in drawn.world.bodies],
-            "observed": sorted(_letters(drawn.question.observed)),
+            "observed": sorted(lettered(drawn.question.observed)),
             "dropped": drawn.dropped,
         }
         items.append(to_item(drawn, name, split, str(path), video_digest=video_digest(path), provenance=provenance))
     return items
 
 
-def _letters(flags: tuple[bool, ...]) -> frozenset[str]:
+def lettered(flags: tuple[bool, ...]) -> frozenset[str]:
+    """The letters of the options whose flag is set."""
     return frozenset(letter for letter, flag in zip(LETTERS, flags, strict=False) if flag)
