@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 
 
 def live_rows(lengths: Sequence[int]) -> np.ndarray:
@@ -26,12 +27,6 @@ def regions(live_T: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-
-
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation; NaN for fewer than 3 values or where one side does not vary."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -41,7 +36,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation; NaN as ``pearson``."""
-    return pearson(ranks(a), ranks(b))
+    return pearson(rankdata(a), rankdata(b))
 
 
 def tail_share(weights_T: np.ndarray, live_T: np.ndarray) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-Z = NormalDist().inv_cdf(0.975)
 RESAMPLES = 10_000
 
 
@@ -17,10 +16,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927): never outside [0, 1], and not a point where all rows agree."""
     if n == 0:
         return 0.0, 1.0
-    share = successes / n
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = _binomial(successes, n).proportion_ci(method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))  # rounding may leave [0, 1]
 
 
 def bootstrap_mean(values: Sequence[float], seed: int) -> tuple[float, float]:
@@ -40,8 +37,13 @@ def bootstrap_mean(values: Sequence[float], seed: int) -> tuple[float, float]:
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided p-value of McNemar's test: are the discordant pairs a fair coin's? 1 if there are none."""
     n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return float(_binomial(only_first, n).pvalue) if n else 1.0
+
+
+def _binomial(successes: int, n: int) -> Any:
+    from scipy.stats import binomtest  # takes a second to import
+
+    return binomtest(successes, n)
 
 
 @dataclass(frozen=True)
