@@ -39,7 +39,7 @@ def actor_config(loss_mode="tw_grpo", **settings):
     return omega_conf_to_dataclass(OmegaConf.create(node))
 
 
-def loss_and_gradient(config, advantages, weights=None, shift=0.3):
+def loss_and_gradient(config, advantages, weights=None, shift=0.3, wrap=TokenWeightedLoss):
     """Loss of verl's ppo_loss and its gradient on every log-prob, for ragged rows with prompts of two tokens."""
     generator = torch.Generator().manual_seed(0)
 
@@ -65,7 +65,7 @@ def loss_and_gradient(config, advantages, weights=None, shift=0.3):
     ).requires_grad_()
     offsets = torch.tensor([0] + [n + 2 for n in LENGTHS]).cumsum(0)
     output = {"log_probs": torch.nested.nested_tensor_from_jagged(flat, offsets)}
-    loss, metrics = TokenWeightedLoss(partial(ppo_loss, config=config))(model_output=output, data=data)
+    loss, metrics = wrap(partial(ppo_loss, config=config))(model_output=output, data=data)
     loss.backward()
     return loss.detach(), flat.grad, metrics
 
@@ -121,6 +121,14 @@ def test_eq6_takes_the_weights_from_the_batch(advantages, weights):
 def test_eq6_without_weights_in_the_batch_is_an_error(advantages):
     with pytest.raises(ValueError, match="placement=eq6: the batch has no token weights"):
         loss_and_gradient(actor_config(placement="eq6"), advantages)
+
+
+@pytest.mark.parametrize("placement", ["outside", "eq6"])
+def test_another_trainers_worker_never_trains_without_weights(advantages, placement):
+    with pytest.raises(ValueError, match="this trainer computes no token weights"):
+        loss_and_gradient(actor_config(placement=placement), advantages, wrap=lambda loss: loss)
+    plain = loss_and_gradient(actor_config(alpha=0.0, placement=placement), advantages, wrap=lambda loss: loss)
+    assert torch.equal(plain[0], loss_and_gradient(actor_config(loss_mode="vanilla"), advantages)[0])
 
 
 def test_the_loss_without_the_algorithm_is_an_error_and_not_silently_grpo(advantages):

@@ -19,6 +19,7 @@ from verl_twgrpo.algorithm import tw_grpo_policy_loss as policy_loss
 WEIGHTS_FIELD = "token_weights"
 
 _weights_of_micro_batch: ContextVar[torch.Tensor | None] = ContextVar("token_weights", default=None)
+_weights_at_hand: ContextVar[bool] = ContextVar("weights_at_hand", default=False)
 _final_row_of_row: ContextVar[list[int] | None] = ContextVar("final_outputs", default=None)
 
 
@@ -35,9 +36,11 @@ class TokenWeightedLoss:
     def __call__(self, model_output: Any, data: TensorDict, dp_group: Any = None) -> tuple[torch.Tensor, dict]:
         weights = data.get(WEIGHTS_FIELD, None)
         token = _weights_of_micro_batch.set(None if weights is None else _padded(weights))
+        here = _weights_at_hand.set(True)
         try:
             return self._loss_fn(model_output=model_output, data=data, dp_group=dp_group)
         finally:
+            _weights_at_hand.reset(here)
             _weights_of_micro_batch.reset(token)
 
 
@@ -56,13 +59,19 @@ def tw_grpo_loss(
     from the batch.
 
     Raises:
-        ValueError: no ``algorithm=tw_grpo`` behind it; placement "eq6" without weights in the batch.
+        ValueError: no ``algorithm=tw_grpo`` behind it; token weights are asked for, but the worker is not that of the
+            trainer ``tw_grpo``, which makes them; placement "eq6" without weights in the batch.
     """
     settings = getattr(config.policy_loss, "tw_grpo", None)
     if settings is None:
         raise ValueError(
             "actor_rollout_ref.actor.policy_loss.loss_mode=tw_grpo has no settings: select algorithm=tw_grpo, "
             "which sets both"
+        )
+    if settings.weighted and not _weights_at_hand.get():
+        raise ValueError(
+            "algorithm.tw_grpo: this trainer computes no token weights, so that the run would be plain GRPO; start it "
+            "with python -m verl.trainer.main_ppo and trainer.v1.trainer_mode=tw_grpo, or set algorithm.tw_grpo.alpha=0"
         )
     weights = None
     if settings.placement == "eq6" and settings.weighted:
