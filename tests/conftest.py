@@ -324,7 +324,7 @@ def make_engine(checkpoints, process_group):
 
     from verl_twgrpo.training.engines.options import give_options
 
-    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", options=None, **model):
+    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", options=None, forward_only=False, **model):
         model_config = omega_conf_to_dataclass(
             OmegaConf.create(
                 {
@@ -339,6 +339,7 @@ def make_engine(checkpoints, process_group):
         )
         engine_config = FSDPEngineConfig(
             strategy=strategy,
+            forward_only=forward_only,
             use_torch_compile=False,
             model_dtype=dtype,
             mixed_precision={"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
