@@ -85,6 +85,13 @@ def offer_video_reader(vision_process: ModuleType) -> None:
     offer_pyav(vision_process)
 
 
+def resolve_video_paths(rl_dataset: ModuleType) -> None:
+    """Video paths relative to their parquet file, for every dataset of verl."""
+    from verl_twgrpo.video.paths import resolve_in_verls_datasets
+
+    resolve_in_verls_datasets(rl_dataset)
+
+
 def share_prepared_frames(video_processing: ModuleType) -> None:
     """Frames from the cache are prepared once for all rollouts of a prompt."""
     from verl_twgrpo.video.sharing import share_preparation
@@ -107,6 +114,7 @@ ON_IMPORT = {
     "verl.experimental.agent_loop": register_agent_loop,
     "verl.utils.config": check_before_training,
     "qwen_vl_utils.vision_process": offer_video_reader,
+    "verl.utils.dataset.rl_dataset": resolve_video_paths,
     "transformers.video_processing_utils": share_prepared_frames,
 }
 ON_IMPORT_ON_CPU = {

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--max-frame-tokens", type=_positive, default=128, help="largest frame, in 28x28 pixels")
     convert.add_argument("--min-frame-tokens", type=_positive, default=4, help="smaller frames are enlarged to this")
     convert.add_argument("--prompt", choices=list(PROMPTS), help="prompt text (default: the paper's for the source)")
+    _add_relative(convert)
     convert.add_argument("--invert", action="store_true", help="question-answer inversion in one go")
     _add_inversion(convert)
     _add_strict(convert)
@@ -70,11 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(check)
     check.set_defaults(run_step=_check)
 
+    reroot = steps.add_parser("reroot", help="name the videos of a parquet file in another folder, and rewrite it")
+    reroot.add_argument("file", help="parquet file")
+    reroot.add_argument("--root", required=True, help="folder that the videos lie in now, at any depth")
+    _add_relative(reroot)
+    reroot.set_defaults(run_step=_reroot)
+
 
 def run(args: argparse.Namespace) -> int:
     """Run one step; 0 if all is well, 1 if videos failed or ``check`` found something."""
     datasets.disable_progress_bars()  # its bars say nothing that matters here
     return args.run_step(args)
+
+
+def _add_relative(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--relative", action="store_true", help="write video paths from the file's own folder")
 
 
 def _positive(text: str) -> int:
@@ -160,7 +171,7 @@ def _convert(args: argparse.Namespace) -> int:
     if unsound:
         print(f"note: {unsound} items have the same option as true and as false; `data check --fix` leaves them out")
     items, write_audit = _inverted(items, args, out) if args.invert else (items, lambda: None)
-    write_parquet(items, out, limits=limits, prompt=args.prompt, force=args.force)
+    write_parquet(items, out, limits=limits, prompt=args.prompt, force=args.force, relative=args.relative)
     left_out = [{"id": key, "reason": reason} for key, reason in converted.left_out]
     _write_json(left_out, out.with_suffix(".left_out.json"))
     write_audit()
@@ -170,6 +181,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _invert(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.parquet import from_row, to_row, write_rows
+    from verl_twgrpo.data.rows import has_relative_videos
     from verl_twgrpo.files import ensure_absent
 
     out = Path(args.out)
@@ -189,7 +201,7 @@ def _invert(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"{args.file}: {error}") from None
     rows = [to_row(item, k, limits[k], args.prompt) for k, item in enumerate(items)]
-    write_rows(rows, out, force=args.force)
+    write_rows(rows, out, force=args.force, relative=has_relative_videos(args.file))
     if left_out:
         _write_json(left_out, out.with_suffix(".left_out.json"))
     write_audit()
@@ -278,6 +290,26 @@ def _frames(args: argparse.Namespace) -> int:
     return 1 if summary["failed"] or any(left_out for _, left_out in files) else 0
 
 
+def _reroot(args: argparse.Namespace) -> int:
+    from verl_twgrpo.data.convert import VideoFolder
+    from verl_twgrpo.data.parquet import read_rows, write_rows
+    from verl_twgrpo.video.digest import known_digest
+
+    folder = VideoFolder(args.root)
+    rows = read_rows(args.file)
+    for number, row in enumerate(rows):
+        for video in row["videos"]:
+            found = folder.find(video["video"], by_name=True)
+            if found is None:
+                raise FileNotFoundError(f"{args.file}: row {number}: {video['video']} is not under {args.root}")
+            if video["digest"] and known_digest(found) != video["digest"]:
+                raise ValueError(f"{args.file}: row {number}: {found} is not the video that was converted")
+            video["video"] = found
+    write_rows(rows, args.file, force=True, relative=args.relative)
+    print(f"{args.file}: {len(rows)} rows, videos under {args.root}")
+    return 0
+
+
 def _check(args: argparse.Namespace) -> int:
     from verl_twgrpo.data.check import check, prompt_counter, table
     from verl_twgrpo.data.rows import read_raw_rows
@@ -322,12 +354,14 @@ def _check_fix_folder(folder: Path, files: list[str], force: bool) -> None:
 
 def _write_fixed(files: dict[str, list], findings: list, folder: Path) -> None:
     from verl_twgrpo.data.parquet import write_rows
+    from verl_twgrpo.data.rows import has_relative_videos
 
     for file, rows in files.items():
         found = [finding for finding in findings if finding.file == file]
         bad = {finding.row for finding in found}
         out = folder / Path(file).name
-        write_rows([row for number, row in enumerate(rows) if number not in bad], out, force=True)
+        kept = [row for number, row in enumerate(rows) if number not in bad]
+        write_rows(kept, out, force=True, relative=has_relative_videos(file))
         _write_json([dataclasses.asdict(finding) for finding in found], out.with_suffix(".left_out.json"))
         print(f"{out}: {len(rows) - len(bad)} of {len(rows)} rows; left out: {out.with_suffix('.left_out.json')}")
 

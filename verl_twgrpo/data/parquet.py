@@ -114,24 +114,39 @@ def write_parquet(
     limits: FrameLimits | None = None,
     prompt: str | None = None,
     force: bool = False,
+    relative: bool = False,
 ) -> Path:
     """Write items to ``path``; the file appears whole or not at all. ``prompt`` overrides the prompt of the source.
 
     Raises ``ValueError`` if there are no items, and ``FileExistsError`` if the file is there and ``force`` is not set.
     """
     limits = limits or FrameLimits()
-    return write_rows([to_row(item, k, limits, prompt) for k, item in enumerate(items)], path, force=force)
+    return write_rows(
+        [to_row(item, k, limits, prompt) for k, item in enumerate(items)], path, force=force, relative=relative
+    )
 
 
-def write_rows(rows: Sequence[dict[str, Any]], path: str | Path, *, force: bool = False) -> Path:
-    """Write rows as ``to_row`` makes them or ``read_rows`` reads them; the same promises as ``write_parquet``."""
+def write_rows(
+    rows: Sequence[dict[str, Any]], path: str | Path, *, force: bool = False, relative: bool = False
+) -> Path:
+    """Write rows as ``to_row`` makes them or ``read_rows`` reads them; the same promises as ``write_parquet``.
+
+    ``relative``: the videos' paths are written from the file's folder, so that both can be moved together.
+    """
     path = Path(path)
     if not rows:
         raise ValueError(f"{path}: no items to write (verl cannot train on an empty file)")
     ensure_absent([path], force)
+    if relative:
+        rows = [{**row, "videos": _from_folder(row["videos"], path)} for row in rows]
     with atomic_write(path) as part:
         datasets.Dataset.from_list(list(rows), features=_FEATURES).to_parquet(part)
     return path
+
+
+def _from_folder(videos: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    folder = os.path.dirname(os.path.abspath(path))
+    return [{**video, "video": os.path.relpath(video["video"], folder)} for video in videos]
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from verl_twgrpo.data.limits import FrameLimits
+from verl_twgrpo.video.paths import is_relative, resolved
 
 COLUMNS = ("data_source", "prompt", "videos", "ability", "reward_model", "extra_info")
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", Mapping: "an object", Sequence: "a list"}
@@ -41,16 +42,15 @@ def read_raw_rows(path: str | Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: a text in it is not UTF-8 ({error})") from None
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({_one_line(error)})") from None
-    for row in rows:
-        _resolve_videos(row, os.path.dirname(os.path.abspath(path)))
-    return rows
+    folder = os.path.dirname(os.path.abspath(path))
+    return [{**row, "videos": resolved(row["videos"], folder)} for row in rows]
 
 
-def _resolve_videos(row: dict[str, Any], folder: str) -> None:
-    videos = row["videos"]
-    for video in videos if isinstance(videos, list) else ():
-        if isinstance(video, dict) and isinstance(video.get("video"), str) and "://" not in video["video"]:
-            video["video"] = os.path.join(folder, video["video"])
+def has_relative_videos(path: str | Path) -> bool:
+    """Whether a parquet file, which can be read, names videos by paths from its own folder."""
+    column = pyarrow.parquet.read_table(path, columns=["videos"], partitioning=None).column(0).to_pylist()
+    entries = [video for videos in column if isinstance(videos, list) for video in videos]
+    return any(isinstance(video, Mapping) and is_relative(video.get("video")) for video in entries)
 
 
 def row_problem(row: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ def check_media(config: DictConfig) -> list[str]:
         for number, row in enumerate(rows):
             for kind, key in (("image", image_key), ("video", video_key)):
                 for file in _files(kind, row[key] or ()):
-                    if file not in there and not Path(file).is_file():
+                    # a path may be relative to the parquet file (video/paths.py)
+                    if file not in there and not Path(file).is_file() and not (path.parent / file).is_file():
                         raise FileNotFoundError(
                             f"{what}: row {number}: {kind} {file} is not there; `verl-twgrpo data check` lists them all"
                         )
