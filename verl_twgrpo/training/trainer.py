@@ -146,7 +146,10 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         """Log-probs of the same tokens under an altered video, into ``column``; the workers alter it."""
         named = {"name": view} if isinstance(view, str) else dict(view)
         self._flag_packing(batch)
-        batch.extra_info |= {VIEW_KEY: {**named, "seed": self.tw_grpo.seed}, "calculate_entropy": False}
+        batch.extra_info |= {
+            VIEW_KEY: {**named, "seed": self.tw_grpo.seed, "step": self.global_steps},
+            "calculate_entropy": False,
+        }
         try:
             self.actor_rollout_wg.compute_log_prob(batch)
         finally:

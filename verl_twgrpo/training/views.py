@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-# The view of an extra pass, carried by KVBatchMeta.extra_info to the workers: name, its settings, seed.
+# The view of an extra pass, carried by KVBatchMeta.extra_info to the workers: its fields, and seed and step.
 VIEW_KEY = "tw_grpo_view"
 
 PIXELS, GRIDS = "pixel_values_videos", "video_grid_thw"

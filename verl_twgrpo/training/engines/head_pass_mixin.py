@@ -12,8 +12,10 @@ from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 
 from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.training.engines.altered_videos import with_altered_videos
 from verl_twgrpo.training.engines.group_pass import GroupPass, Row
 from verl_twgrpo.training.engines.options import options_of
+from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.vision import freeze_vision_tower
 
 # The flag and settings of a weights pass, carried by KVBatchMeta.extra_info to the workers.
@@ -34,7 +36,8 @@ class HeadPassMixin:
 
     In a batch flagged with ``PASS_KEY`` the head is taken out of the model's forward: a hook catches the final hidden
     states, keeps those of response positions and hands the head an empty slice. ``GroupPass`` then computes log-probs,
-    entropies and divergence of whole groups with one head GEMM. Any other batch is the engine's own business.
+    entropies and divergence of whole groups with one head GEMM. In a batch flagged with ``VIEW_KEY`` the videos of the
+    rows are altered before the model sees them. Any other batch is the engine's own business.
     """
 
     def __init__(self, model_config: Any, **kwargs: Any) -> None:
@@ -81,6 +84,9 @@ class HeadPassMixin:
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict, dict]:
         if self._pass is not None:
             self._micro_batch = micro_batch
+        view = tu.get_non_tensor_data(data=micro_batch, key=VIEW_KEY, default=None)
+        if view:
+            micro_batch = with_altered_videos(micro_batch, view, self.model_config.processor)
         return super().prepare_model_inputs(micro_batch)
 
     def prepare_model_outputs(
