@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
 import verl  # noqa: F401 - loads the plugin
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from verl.utils.config import omega_conf_to_dataclass
 
+import verl_twgrpo.config
 from verl_twgrpo.config.hydra_groups import GROUPS, with_groups
+from verl_twgrpo.training.checks import read_settings
 
 PRINT = """
 import sys
@@ -75,6 +79,39 @@ def test_the_released_code_and_the_baseline_are_one_flag_each():
     baseline = composed("algorithm=grpo_token")
     assert baseline.algorithm.tw_grpo.alpha == 0
     assert baseline.actor_rollout_ref.actor.policy_loss.loss_mode == "vanilla"
+
+
+@pytest.mark.parametrize(
+    ("preset", "weighting", "passes"),
+    [
+        ("tw_grpo", "group_divergence", []),
+        ("top_entropy", "top_entropy", []),
+        ("entropy_shaping", "entropy_shaping", []),
+        ("gtpo", "gtpo", []),
+        ("vppo", "video_contrast", ["log_probs_patches"]),
+        ("pgpo", "video_contrast", ["log_probs_blank"]),
+        ("video_ktr", "video_contrast", ["log_probs_blank", "log_probs_shuffled"]),
+        ("tapo", "video_contrast", ["log_probs_frozen"]),
+    ],
+)
+def test_every_weighting_is_one_flag_and_its_settings_reach_it(preset, weighting, passes):
+    config = composed(f"algorithm={preset}")
+    made = omega_conf_to_dataclass(config.algorithm.tw_grpo).make_weighting()
+    assert (made.name, list(made.extra_passes), made.active) == (weighting, passes, True)
+    assert read_settings(config.algorithm.tw_grpo).make_weighting().settings == made.settings
+    for name, value in config.algorithm.tw_grpo.settings.items():
+        assert getattr(made.settings, name) == value
+
+
+def test_every_preset_of_an_algorithm_is_tested():
+    folder = Path(verl_twgrpo.config.__file__).parent / "algorithm"
+    tested = {"tw_grpo_released", "grpo_token", "tw_grpo", "top_entropy", "entropy_shaping", "gtpo", "vppo", "pgpo"}
+    assert {path.stem for path in folder.glob("*.yaml")} == tested | {"video_ktr", "tapo"}
+
+
+def test_a_setting_of_a_weighting_is_one_override():
+    made = read_settings(composed("algorithm=vppo", "algorithm.tw_grpo.settings.keep=0.3").algorithm.tw_grpo)
+    assert made.make_weighting().settings.keep == 0.3
 
 
 def test_later_overrides_win_over_a_recipe_and_a_recipe_over_the_algorithm():

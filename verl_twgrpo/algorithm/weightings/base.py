@@ -63,16 +63,17 @@ class Weighting(ABC):
     A class attribute may become a property where it depends on the settings.
 
     name: as ``algorithm.tw_grpo.weighting`` selects it. Settings: dataclass of its settings, which checks them itself
-    and raises ``ValueError`` beginning with the setting's name. columns: what it reads of a batch, by response token:
-    "entropy", "old_log_probs", "advantages", "rm_scores" and other tensors of verl's. divergence: name of the
-    divergence whose head pass must run ("divergence" is then a column too), None for none. extra_passes: column -> view
-    of the video (training/views.py: a name, or a mapping of name and the view's settings), for one more no-gradient
-    log-prob pass each, whose log-probs are that column. active: False where its
+    and raises ``ValueError`` beginning with the setting's name. off: settings under which it is plain GRPO. columns:
+    what it reads of a batch, by response token: "entropy", "old_log_probs", "advantages", "rm_scores" and other tensors
+    of verl's. divergence: name of the divergence whose head pass must run ("divergence" is then a column too), None for
+    none. extra_passes: column -> view of the video (training/views.py: a name, or a mapping of name and the view's
+    settings), for one more no-gradient log-prob pass each, whose log-probs are that column. active: False where its
     settings make all weights 1, so that nothing needs to run.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type] = NoSettings
+    off: ClassVar[Mapping[str, Any]] = {}
     columns: Sequence[str] = ()
     divergence: str | None = None
     extra_passes: Mapping[str, str | Mapping[str, Any]] = {}

@@ -49,6 +49,7 @@ class GroupDivergenceWeighting(Weighting):
 
     name = "group_divergence"
     Settings = GroupDivergenceSettings
+    off = {"alpha": 0.0}
 
     @property
     def divergence(self) -> str:
