@@ -94,7 +94,7 @@ def test_a_weighting_of_ones_own_gets_its_extra_pass(load, fake_step, ragged_bat
     rows = (ragged_batch.prompts, ragged_batch.responses)
     step = fake_step(ragged_batch, infer, [1.0, 0.0, 0.5, 0.0, 1.0, 1.0, 0.0])
     metrics = step.run(step.trainer(weighting="seen", dump_dir=str(tmp_path), seed=5))
-    assert asked == [(None, True), ({"name": "blank", "seed": 5}, False)]
+    assert asked == [(None, True), ({"name": "blank", "seed": 5, "step": 12}, False)]
     for row, padding in enumerate(ragged_batch.padding):
         expected = torch.full((len(ragged_batch.responses[row]),), 1.0 if padding else 1.25)
         torch.testing.assert_close(step.column(WEIGHTS_FIELD)[row], expected)
@@ -103,3 +103,10 @@ def test_a_weighting_of_ones_own_gets_its_extra_pass(load, fake_step, ragged_bat
     (row, *_) = pq.read_table(tmp_path / "step_000012.parquet").to_pylist()
     assert row["log_probs_blank"] == [-1.25] * 6
     assert row["divergence"] is None
+
+
+@pytest.mark.parametrize("name", ["toy_divergence", "toy_entropy_weighting", "toy_view_weighting"])
+def test_the_page_on_extending_shows_these_files(name):
+    page = Path(__file__).resolve().parents[2] / "docs/extending.md"
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    assert f"```python\n# {name}.py\n{source}```" in page.read_text(encoding="utf-8")
