@@ -457,6 +457,7 @@ class FakeStep:
         trainer.tw_grpo = TWGRPOConfig(**settings)
         trainer.weighting = trainer.tw_grpo.make_weighting()
         trainer._groups, trainer._prompt_number, trainer._prompt_order = [], {}, {}
+        trainer.packed_groups = "false"
         trainer._dump, trainer._dump_futures = StepDump(trainer.tw_grpo.dump_dir), []
         trainer._dump_executor = ThreadPoolExecutor(1)
         trainer.actor_rollout_wg, trainer.timing_raw, trainer.global_steps = self, {}, 12

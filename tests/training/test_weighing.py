@@ -89,6 +89,16 @@ def test_from_the_engine_to_the_advantages_by_the_definition(engine_step, ragged
     assert metrics["actor/entropy"] > 0
 
 
+def test_rows_without_a_video_weigh_1_after_a_real_extra_pass(engine_step):
+    metrics = engine_step.run(engine_step.trainer(weighting="video_contrast", settings={"view": "shuffled"}))
+    for row, weights in enumerate(engine_step.column(WEIGHTS_FIELD)):
+        assert (weights == 1).all()
+        torch.testing.assert_close(
+            engine_step.column("log_probs_shuffled")[row], engine_step.column("old_log_probs")[row], rtol=0, atol=1e-6
+        )
+    assert metrics["tw_grpo/degenerate_groups"] == 1
+
+
 def test_alpha_0_runs_no_weights_and_leaves_the_advantages(step):
     metrics = step.run(step.trainer(alpha=0.0))
     assert WEIGHTS_FIELD not in step.queue.rows[step.meta.keys[0]]

@@ -149,12 +149,13 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         batch.extra_info |= {
             VIEW_KEY: {**named, "seed": self.tw_grpo.seed, "step": self.global_steps},
             "calculate_entropy": False,
+            "compute_loss": False,
+            "temperature": self.config.actor_rollout_ref.rollout.temperature,
         }
         try:
             self.actor_rollout_wg.compute_log_prob(batch)
         finally:
             batch.extra_info.pop(VIEW_KEY, None)
-            batch.extra_info["calculate_entropy"] = True
         data = self._fetch(batch, ["log_probs", "response_mask"])
         log_probs = response_from_nested(data["log_probs"], data["response_mask"]).unbind()
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested({column: list(log_probs)}))
