@@ -26,6 +26,12 @@ def test_every_command_has_help(words, capsys):
     assert "usage: verl-twgrpo " + " ".join(words) in capsys.readouterr().out
 
 
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"verl-twgrpo {__version__}\n"
+
+
 def test_no_command_is_an_error(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([])

@@ -6,6 +6,8 @@ import argparse
 import sys
 from importlib import import_module
 
+from verl_twgrpo import __version__
+
 # command -> (module with add_arguments(parser) and run(args) -> exit code, what it does); a dict is a group of commands
 COMMANDS = {
     "doctor": ("verl_twgrpo.doctor.command", "what loaded, what is missing, what to do"),
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; a bad input ends in one sentence on stderr and exit code 2, an interrupt in 130."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="verl-twgrpo", description="TW-GRPO for verl")
+    parser.add_argument("--version", action="version", version=f"verl-twgrpo {__version__}")
     _add_commands(parser, COMMANDS, words)
     args = parser.parse_args(words)
     try:

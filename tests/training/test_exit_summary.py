@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from omegaconf import OmegaConf
 
-from verl_twgrpo.training.exit_summary import exit_summary, last_checkpoint
+from verl_twgrpo.training.exit_summary import exit_summary, first_cause, last_checkpoint, why
 
 COMMAND = ["python", "-m", "verl.trainer.main_ppo", "recipe=demo_cpu", "trainer.experiment_name=a b"]
 
@@ -63,6 +64,39 @@ def test_the_command_can_be_pasted_and_resumes(config, tmp_path):
     assert command.endswith("&& python -m verl.trainer.main_ppo recipe=demo_cpu 'trainer.experiment_name=a b'")
     config.trainer.resume_mode = "disable"
     assert exit_summary(config, COMMAND)[-1] == command + " trainer.resume_mode=auto"
+
+
+def failed_in(function) -> str:
+    """The text that an error has which crossed a process, as Ray writes it."""
+    try:
+        function()
+    except Exception:
+        return "\x1b[36mray::TaskRunner.run()\x1b[39m (pid=1, ip=10.0.0.1)\n" + traceback.format_exc()
+
+
+def read_a_video():
+    raise FileNotFoundError("8.mp4 is not there: make it\nwith a second line")
+
+
+def train():
+    try:
+        read_a_video()
+    except FileNotFoundError as error:
+        raise RuntimeError("the step failed") from error
+
+
+def test_the_first_cause_is_found_in_a_chain_and_in_the_text_of_another_process():
+    first = "FileNotFoundError: 8.mp4 is not there: make it"
+    with pytest.raises(RuntimeError) as chained:
+        train()
+    assert first_cause(chained.value) == first
+    inner = failed_in(train)
+    assert first_cause(Exception(inner)) == first
+    outer = f'ray::TaskRunner.run()\n  File "a.py"\nray.exceptions.RayTaskError(RuntimeError): {inner}'
+    assert first_cause(Exception(outer)) == first
+    assert first_cause(ValueError("plain")) == "ValueError: plain"
+    assert first_cause(ValueError()) == "ValueError: (no message)"
+    assert why(KeyboardInterrupt()) == []
 
 
 DRIVER = """

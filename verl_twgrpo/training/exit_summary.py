@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ DUMPS = {
     "rollouts": "trainer.rollout_data_dir",
     "validation": "trainer.validation_data_dir",
 }
+# the last line of a traceback, at the margin
+_EXCEPTION_LINE = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Timeout)(?:\(\w+\))?): \S")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The driver's module goes by the first name if it was started by `python -m`.
 DRIVERS = ("__main__", "verl.trainer.main_ppo")
 
@@ -40,10 +44,38 @@ def _say_if_it_fails(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any
     config = args[0] if args else kwargs["config"]
     try:
         return wrapped(*args, **kwargs)
-    except BaseException:  # Ctrl-C, and SystemExit, which Ray makes of SIGTERM
+    except BaseException as error:  # Ctrl-C, and SystemExit, which Ray makes of SIGTERM
+        lines = [*exit_summary(config, sys.orig_argv), *why(error)]
         # at exit, that is, below the traceback, whoever prints it
-        atexit.register(lambda: print("\n".join(exit_summary(config, sys.orig_argv)), file=sys.stderr, flush=True))
+        atexit.register(lambda: print("\n".join(lines), file=sys.stderr, flush=True))
         raise
+
+
+def why(error: BaseException) -> list[str]:
+    """One line with the first cause of ``error``; none where somebody ended the run by hand."""
+    cause = first_cause(error)
+    return [f"Why it ended: {cause}"] if cause else []
+
+
+def first_cause(error: BaseException) -> str:
+    """The exception at the bottom of the chain, as "Type: first line", or "".
+
+    An error from another process carries that chain as text (ray.exceptions.RayTaskError): tracebacks, one in the
+    other, the first cause first.
+    """
+    while True:
+        deeper = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if deeper is None:
+            break
+        error = deeper
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return ""
+    text = _COLOUR.sub("", str(error))
+    for line in text.splitlines():
+        found = _EXCEPTION_LINE.match(line)
+        if found and not found["type"].startswith("ray.exceptions.RayTaskError"):
+            return line.strip()
+    return f"{type(error).__name__}: {text.strip().splitlines()[0] if text.strip() else '(no message)'}"
 
 
 def exit_summary(config: DictConfig, command: Sequence[str]) -> list[str]:
