@@ -45,6 +45,7 @@ def test_columns_are_those_of_verls_data_set(items, tmp_path):
         "question_type": "TN",
         "negated": True,
         "provenance": "{}",
+        "task": "multiple_choice",
     }
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from verl_twgrpo.data.meaning import negate_in_meaning, nothing_among
 from verl_twgrpo.data.negation import CannotNegate, count_negations, negate, negate_as_published
-from verl_twgrpo.data.schema import LETTERS, Item
+from verl_twgrpo.data.schema import LETTERS, MULTIPLE_CHOICE, Item
 
 INVERTED_SHARE = 0.5
 NEGATIONS = {"meaning": negate_in_meaning, "paper": negate}
@@ -210,5 +210,9 @@ def _rebuild(item: Item, question: str, kept: list[int], *, inverted: bool, note
 
 
 def _refuse_second_inversion(item: Item) -> None:
+    if item.task != MULTIPLE_CHOICE:
+        raise ValueError(
+            f"{item.source}: item {item.id}: its task is {item.task}; only multiple choice can be inverted"
+        )
     if "qai" in item.provenance:
         raise ValueError(f"{item.source}: item {item.id}: went through an inversion already; start from the original")

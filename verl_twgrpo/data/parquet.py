@@ -14,7 +14,7 @@ from datasets import Value
 from verl_twgrpo.data.limits import TOKEN_PIXELS, FrameLimits
 from verl_twgrpo.data.prompts import messages
 from verl_twgrpo.data.rows import read_raw_rows, row_problem
-from verl_twgrpo.data.schema import Item
+from verl_twgrpo.data.schema import MULTIPLE_CHOICE, Item
 from verl_twgrpo.files import atomic_write, ensure_absent
 
 __all__ = [
@@ -52,6 +52,7 @@ _FEATURES = datasets.Features(
             "question_type": Value("string"),
             "negated": Value("bool"),
             "provenance": Value("string"),
+            "task": Value("string"),
         },
     }
 )
@@ -85,24 +86,28 @@ def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = Non
             "question_type": item.question_type,
             "negated": item.negated,
             "provenance": json.dumps(item.provenance, ensure_ascii=False, sort_keys=True),
+            "task": item.task,
         },
     }
 
 
 def from_row(row: dict[str, Any]) -> Item:
     """The item that ``to_row`` wrote; raises ``ValueError`` if the row's truth is not among its options."""
-    extra = row["extra_info"]
+    extra, truth = row["extra_info"], row["reward_model"]["ground_truth"]
+    task = extra.get("task") or MULTIPLE_CHOICE
     return Item(
         id=extra["id"],
         source=row["data_source"],
         split=extra["split"],
         question=extra["question"],
         options=tuple(extra["options"]),
-        answers=frozenset(row["reward_model"]["ground_truth"].split(",")),
+        answers=frozenset(truth.split(",")) if task == MULTIPLE_CHOICE else frozenset(),
         video=row["videos"][0]["video"],
         question_type=extra["question_type"],
         negated=extra["negated"],
         video_digest=row["videos"][0]["digest"],
+        task=task,
+        truth="" if task == MULTIPLE_CHOICE else truth,
         provenance=json.loads(extra["provenance"]),
     )
 
@@ -140,7 +145,9 @@ def write_rows(
     if relative:
         rows = [{**row, "videos": _from_folder(row["videos"], path)} for row in rows]
     with atomic_write(path) as part:
-        datasets.Dataset.from_list(list(rows), features=_FEATURES).to_parquet(part)
+        # a file of an earlier version has no task
+        rows = [{**row, "extra_info": {"task": MULTIPLE_CHOICE, **row["extra_info"]}} for row in rows]
+        datasets.Dataset.from_list(rows, features=_FEATURES).to_parquet(part)
     return path
 
 

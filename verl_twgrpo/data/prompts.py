@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from verl_twgrpo.data.schema import LETTERS, Item
+from verl_twgrpo.data.schema import LETTERS, MULTIPLE_CHOICE, Item
 from verl_twgrpo.data.sources import SOURCES
 
 # Video-R1's words. The released TW-GRPO evaluation (src/eval/eval_general_videor1.py) and Video-R1's own
@@ -33,7 +33,8 @@ class Prompt:
         options = "\n".join(
             self.option.format(letter=letter, text=text) for letter, text in zip(LETTERS, item.options, strict=False)
         )
-        return self.layout.format(question=item.question, options=options)
+        text = self.layout.format(question=item.question, options=options)
+        return text if item.options else text.replace("\n\n", "\n", 1)
 
 
 PROMPTS = {
@@ -82,6 +83,28 @@ PROMPTS = {
     ),
 }
 
+_THINK = "Output the thinking process in <think> </think> and then "
+_TASK_PROMPTS = {
+    "temporal_grounding": "the start and end time in seconds in <answer> </answer>, as in <answer>3.5 to 12</answer>.",
+    "grounded_qa": "the final answer (letters separated by commas, if multiple) in <answer> </answer>, and the times "
+    "in seconds at which the video shows it in <glue> </glue>, such as <answer>A</answer><glue>[[3.5, 12]]</glue>.",
+    "tracking": "one box [x1, y1, x2, y2] for each frame, as a list in <answer> </answer>, null for none.",
+    "spatial_grounding": "the box [x1, y1, x2, y2], or a list of boxes, in <answer> </answer>.",
+    "numeric": "the number alone in <answer> </answer>.",
+    "regression": "the number alone in <answer> </answer>.",
+    "counting": "the number alone, in digits, in <answer> </answer>.",
+    "boolean": "yes or no in <answer> </answer>.",
+    "ordering": "all items in order, separated by commas, in <answer> </answer>.",
+    "ocr": "the text that is read, and nothing else, in <answer> </answer>.",
+    "open_ended": "the final answer in <answer> </answer>.",
+}
+PROMPTS |= {
+    name: Prompt("{question}\n{options}\n" + _THINK + rest, "{letter} {text}", "this package, for the task " + name)
+    for name, rest in _TASK_PROMPTS.items()
+}
+OTHER_TASKS = "open_ended"
+"""The prompt of a task that has none of its own."""
+
 # its items are made, not converted (verl_twgrpo.mini_clevrer.world), with the prompt of CLEVRER
 MADE = "mini_clevrer"
 
@@ -90,11 +113,13 @@ _RESERVED = re.compile(r"<(?:image|video|audio)>|<\|\w+\|>")
 
 
 def prompt_name(item: Item) -> str:
-    """The name of the item's prompt in ``PROMPTS``.
+    """The name of the item's prompt in ``PROMPTS``: that of its task, and of its source for multiple choice.
 
     After question-answer inversion every item of the file, inverted or not, gets the indefinite-choice prompt:
     Video-R1's asks for a single letter, and two prompts in one file would tell which questions were inverted.
     """
+    if item.task != MULTIPLE_CHOICE:
+        return item.task if item.task in PROMPTS else OTHER_TASKS
     if "qai" in item.provenance:
         return "clevrer"
     if item.source == MADE:

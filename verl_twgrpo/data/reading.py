@@ -1,4 +1,4 @@
-"""Annotation files in, rows out: JSON, JSON lines, parquet, or a data set of the Hugging Face hub."""
+"""Annotation files in, rows out: JSON, JSON lines, parquet, lines of text, or a data set of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Unreadable:
 def read_annotations(annotations: str, split: str) -> Iterator[tuple[str, dict[str, Any] | Unreadable]]:
     """Each row of ``annotations`` and where it stands ("file: row 3"), counted from 0.
 
-    ``annotations`` is a local .json, .jsonl or .parquet file, or else a hub name, "owner/name" or "owner/name:config",
-    of which ``split`` is read. A byte-order mark and CRLF line ends do no harm; a .json file may hold JSON lines. The
-    entries of a JSON object of objects are the rows {"key": .., "value": ..}.
+    ``annotations`` is a local .json, .jsonl or .parquet file, a .txt file (rows {"line": ..}), or else a hub name,
+    "owner/name" or "owner/name:config", of which ``split`` is read. A byte-order mark and CRLF line ends do no harm; a
+    .json file may hold JSON lines. The entries of a JSON object of objects are the rows {"key": .., "value": ..}.
     Raises ``ValueError`` naming file and line if a file cannot be read as what it says it is; a line of JSON lines that
     is no object is ``Unreadable``, and the others are read.
     """
@@ -115,4 +115,8 @@ def _unknown(path: Path) -> list[Any]:
     raise ValueError(f"{path}: need a .json, .jsonl or .parquet file")
 
 
-_READERS = {".json": _read_json, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [{"line": line} for line in _text(path).splitlines() if line.strip()]
+
+
+_READERS = {".json": _read_json, ".jsonl": _read_json_lines, ".parquet": _read_parquet, ".txt": _read_lines}

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LETTERS = string.ascii_uppercase
+MULTIPLE_CHOICE = "multiple_choice"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A multi-answer question: which of the lettered options hold for the video.
+    """A question about a video; by default a multi-answer one: which of the lettered options hold for it.
 
     Options are bare texts; option k is called by the letter ``LETTERS[k]``. ``answers`` is the set of true letters.
+    ``task`` names the reward task; for any but multiple choice ``truth`` is its truth as text (docs/tasks.md) in place
+    of ``answers``, and options may be missing.
     ``video_digest`` is the SHA-256 of the video file when the item was converted, or "" where nobody looked.
     ``provenance`` says where the item came from and what was done to it (JSON values only).
 
@@ -30,6 +33,8 @@ class Item:
     question_type: str = ""
     negated: bool = False
     video_digest: str = ""
+    task: str = MULTIPLE_CHOICE
+    truth: str = ""
     provenance: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -37,16 +42,31 @@ class Item:
         for name in ("id", "source", "split", "question", "video"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{where}: {name} is empty")
-        if not 1 <= len(self.options) <= len(LETTERS):
+        multiple_choice = self.task == MULTIPLE_CHOICE
+        if not multiple_choice <= len(self.options) <= len(LETTERS):
             raise ValueError(f"{where}: {len(self.options)} options, need 1 to {len(LETTERS)}")
         for letter, option in zip(LETTERS, self.options, strict=False):
             if not option.strip():
                 raise ValueError(f"{where}: option {letter} is empty")
+        if not multiple_choice:
+            self._check_truth(where)
+            return
+        if self.truth:
+            raise ValueError(f"{where}: truth belongs to other tasks than multiple choice, whose truth is answers")
         if not self.answers:
             raise ValueError(f"{where}: no true option (an empty truth makes the soft reward 0/0)")
         stray = sorted(self.answers - set(self.letters))
         if stray:
             raise ValueError(f"{where}: answer {','.join(stray)} is not among the options {','.join(self.letters)}")
+
+    def _check_truth(self, where: str) -> None:
+        """What a truth says is read by its task, on conversion and again before training."""
+        if not self.task.strip():
+            raise ValueError(f"{where}: task is empty")
+        if not self.truth.strip():
+            raise ValueError(f"{where}: task {self.task} needs a truth")
+        if self.answers:
+            raise ValueError(f"{where}: task {self.task} has its letters in truth, not in answers")
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -55,5 +75,7 @@ class Item:
 
     @property
     def ground_truth(self) -> str:
-        """The true letters as the reward reads them, e.g. ``"A,C"``."""
+        """The truth as the reward reads it, e.g. ``"A,C"``."""
+        if self.task != MULTIPLE_CHOICE:
+            return self.truth
         return ",".join(sorted(self.answers))
