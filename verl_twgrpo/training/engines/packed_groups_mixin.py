@@ -76,10 +76,15 @@ class PackedGroupsMixin:
             stack.enter_context(self._packed_attention())
             stack.enter_context(self._response_positions_only())
             # verl looks the function up in the module of its engine; there is no method to override
-            split = self._split(data)
+            partition = self._partition(data)
             # under this flag verl puts results back into the order of the rows
             tu.assign_non_tensor(data, use_dynamic_bsz=True)
-            stack.enter_context(_replaced(run.__func__.__globals__, "prepare_micro_batches", lambda **_: split))
+
+            def split(data: TensorDict, **_: Any) -> tuple[list[TensorDict], list[list[int]]]:
+                # not before: by now verl has put into the data what the loss reads
+                return [tu.index_select_tensor_dict(data, rows) for rows in partition], partition
+
+            stack.enter_context(_replaced(run.__func__.__globals__, "prepare_micro_batches", split))
             return run(data, loss_function, forward_only=forward_only)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict, dict]:
@@ -159,8 +164,8 @@ class PackedGroupsMixin:
             return f"{type(self).__name__} does not say which rows are a group"
         return None
 
-    def _split(self, data: TensorDict) -> tuple[list[TensorDict], list[list[int]]]:
-        """Micro-batches of whole groups, as many on every rank, and the rows of each."""
+    def _partition(self, data: TensorDict) -> list[list[int]]:
+        """The rows of each micro-batch: whole groups, and as many micro-batches on every rank."""
         numbers, lengths = data[_PROMPT_COLUMN].tolist(), row_lengths(data)
         if tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True):
             batches = micro_batches(numbers, lengths, tokens=data["max_token_len_per_gpu"])
@@ -171,7 +176,7 @@ class PackedGroupsMixin:
         batches = split_to(int(count), batches, numbers, lengths)
         self.packing_counts["tokens"] += sum(packed_tokens(rows, numbers, lengths) for rows in batches)
         self.packing_counts["tokens_unpacked"] += sum(lengths.prompts) + sum(lengths.responses)
-        return [tu.index_select_tensor_dict(data, rows) for rows in batches], batches
+        return batches
 
     @contextmanager
     def _packed_attention(self) -> Iterator[None]:
