@@ -2,7 +2,7 @@
 # make test   every test
 # make test-fast   those that take under a second or two, on two cores
 # make study  TW-GRPO against GRPO on mini-CLEVRER; QUICK=1 for two arms and one seed
-# make lint   ruff
+# make lint   ruff and mypy
 PYTHON ?= python3.11
 VENV ?= .venv
 DEMO ?= outputs/demo
@@ -48,6 +48,7 @@ study: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean-demo:
 	rm -rf $(DEMO)

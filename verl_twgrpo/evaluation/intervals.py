@@ -73,7 +73,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedTe
     p1, p2 = (both + only_first) / n, (both + only_second) / n
     (low1, high1), (low2, high2) = wilson(both + only_first, n), wilson(both + only_second, n)
     product = math.prod((both + only_first, only_second + neither, both + only_second, only_first + neither))
-    association = both * neither - only_first * only_second
+    association: float = both * neither - only_first * only_second
     # Method 10: a positive association is pulled towards zero, for continuity.
     association = max(association - n / 2, 0) if association > 0 else association
     phi = association / math.sqrt(product) if product else 0.0

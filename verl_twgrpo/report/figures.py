@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def validation_figure(accuracies: Mapping[str, Mapping[int, Mapping[str, Score]]
     if not benchmarks:
         return None
     figure, axes = new_figure(len(benchmarks))
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis, benchmark in zip(axes, benchmarks, strict=True):
         every = [scores[benchmark] for steps in accuracies.values() for scores in steps.values() if benchmark in scores]
         # where every question has one answer, the soft accuracy is the strict one

@@ -135,9 +135,14 @@ def check_gold(data_source: str, ground_truth: Any, info: Mapping[str, Any] | No
 class ScorableItem(Protocol):
     """What ``validate`` needs of an item, as ``verl_twgrpo.data.schema.Item`` has it; ``task`` may be missing."""
 
-    id: str
-    source: str
-    options: tuple[str, ...]
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def options(self) -> tuple[str, ...]: ...
 
     @property
     def ground_truth(self) -> str: ...

@@ -11,6 +11,8 @@ from verl_twgrpo.mini_clevrer.study.accuracy import DifferenceRow
 from verl_twgrpo.mini_clevrer.study.results import write_results
 from verl_twgrpo.mini_clevrer.study.tables import difference_table
 
+pytestmark = pytest.mark.slow
+
 CSV = ("runs.csv", "accuracy.csv", "summary.csv", "differences.csv", "curves.csv", "timing.csv", "follows.csv")
 OTHER = ("tables.md", "learning_curves.png", "accuracy.png")
 

@@ -29,6 +29,7 @@ def test_every_arm_has_every_seed_and_the_controls_one():
         assert sum(name.startswith(f"{arm}-s") for name in names) == (1 if arm in ONE_SEED else 3)
 
 
+@pytest.mark.slow
 def test_the_arms_differ_in_what_they_are_named_for_and_in_nothing_else():
     configs = {planned.name[:-3]: composed(planned) for planned in plan(tuple(ARMS), (1,))[1:]}
     assert settings_from_config(configs["grpo_exact"]).mode == "exact"

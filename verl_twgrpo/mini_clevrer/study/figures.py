@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def learning_figure(rows: Sequence[CurveRow]) -> Figure | None:
     if not rows:
         return None
     figure, axes = new_figure(len(PANELS), 4.0)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis, (column, factor, title) in zip(axes, PANELS, strict=True):
         for arm in dict.fromkeys(row.arm for row in rows):
             steps, values_SN = _by_seed([row for row in rows if row.arm == arm], column)
