@@ -32,6 +32,16 @@ def test_weight_metrics_count_tokens_not_positions():
     assert weight_metrics([]) == {}
 
 
+def test_how_much_the_model_looks_at_the_video_is_the_mean_difference_of_log_probs():
+    made = group("a", [2, 1], [0.0, 0.0], [1.0, 1.0])
+    made.columns = {
+        "old_log_probs": [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0])],
+        "log_probs_blank": [torch.tensor([-1.5, -1.0]), torch.tensor([-3.0])],
+    }
+    assert weight_metrics([made])["tw_grpo/contrast_blank"] == pytest.approx(1.5 / 3)
+    assert "tw_grpo/contrast_blank" not in weight_metrics([group("a", [1], [0.0], [1.0])])
+
+
 def test_a_group_with_a_column_that_is_not_a_number_is_not_degenerate():
     broken = group("a", [2, 2], [float("nan"), 0.0], [1.0, 1.0])
     assert weight_metrics([broken], nan_tokens=2)["tw_grpo/degenerate_groups"] == 0

@@ -16,10 +16,12 @@ def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, fl
     tail_weight_share: share of all weight that lies where some response of the group has ended. live_fraction: tokens
     over G x T. degenerate_groups: share of groups that say nothing, so that all their weights are 1; those in which
     something is not a number are not counted there. nan_tokens: tokens at which a column that the weighting reads is
-    not a number. <column>_mean: of every column that it reads; divergence_mean is one.
+    not a number. <column>_mean: of every column that it reads; divergence_mean is one. contrast_<view>: mean of
+    |log p(y | video) - log p(y | altered video)| where there was a pass over that view: how much the model looks at it.
     """
     weight_sum = tail_sum = weight_max = 0.0
     column_sums: dict[str, float] = {}
+    contrasts: dict[str, float] = {}
     tokens = cells = degenerate = 0
     for group in groups:
         lengths = group.lengths
@@ -29,6 +31,10 @@ def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, fl
         weight_max = max(weight_max, *(weights_L.max().item() for weights_L in group.weights))
         for name, column in group.columns.items():
             column_sums[name] = column_sums.get(name, 0.0) + torch.cat(column).double().sum().item()
+            if name.startswith("log_probs_") and "old_log_probs" in group.columns:
+                gap_N = torch.cat(group.columns["old_log_probs"]).double() - torch.cat(column).double()
+                view = name.removeprefix("log_probs_")
+                contrasts[view] = contrasts.get(view, 0.0) + gap_N.abs().sum().item()
         tokens += sum(lengths)
         cells += len(lengths) * max(lengths)
         is_number = all(values_L.isfinite().all() for column in group.columns.values() for values_L in column)
@@ -37,6 +43,7 @@ def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, fl
         return {}
     return {
         **{f"tw_grpo/{name}_mean": total / tokens for name, total in column_sums.items()},
+        **{f"tw_grpo/contrast_{view}": total / tokens for view, total in contrasts.items()},
         "tw_grpo/weight_mean": weight_sum / tokens,
         "tw_grpo/weight_max": weight_max,
         "tw_grpo/tail_weight_share": tail_sum / weight_sum if weight_sum else 0.0,
