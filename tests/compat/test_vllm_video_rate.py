@@ -1,5 +1,10 @@
 """vLLM's Qwen2.5-VL processor keeps a video's rate: with the mend, without it, and beside vLLM's own."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +93,31 @@ def test_models_that_inherit_its_classes_are_left_alone():
 
     seconds, mm_data, _ = processed(vllm, [(torch.zeros(16, 3, 4, 4), TRUE)], Other())
     assert seconds.dtype == torch.bfloat16 and "video_metadata" not in mm_data
+
+
+def test_vllms_processes_without_verl_load_it(tmp_path):
+    models = tmp_path / "vllm" / "model_executor" / "models"
+    models.mkdir(parents=True)
+    for package in (models, models.parent, models.parent.parent):
+        (package / "__init__.py").touch()
+    stubs = (
+        "class Qwen2_5_VLProcessingInfo:\n    def get_data_parser(self): ...\n"
+        "class Qwen2_5_VLMultiModalProcessor:\n    def _call_hf_processor(self): ...\n"
+    )
+    (models / "qwen2_5_vl.py").write_text(stubs)
+    root = Path(__file__).resolve().parents[2]
+    (declared,) = re.findall(r'"vllm.general_plugins"\]\n\w+ = "(.+)"', (root / "pyproject.toml").read_text())
+    code = (
+        "import sys\nfrom importlib.metadata import EntryPoint\n"
+        f"EntryPoint('rate', {declared!r}, 'vllm.general_plugins').load()()\n"
+        "from vllm.model_executor.models import qwen2_5_vl\n"
+        "print(qwen2_5_vl.Qwen2_5_VLProcessingInfo.get_data_parser.__module__, 'verl' in sys.modules)"
+    )
+    path = os.pathsep.join([str(tmp_path), str(root)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["verl_twgrpo.compat.vllm_video_rate", "False"], done.stderr
 
 
 @pytest.mark.upstream_bug
