@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import verl  # noqa: F401 - loads the plugin
+from transformers.video_utils import VideoMetadata
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
 from verl_twgrpo.video.rate import sampled_rate, say_default_rate
@@ -33,6 +34,14 @@ def test_they_are_two_per_second_and_it_is_said_once(metadata, caplog):
     ((found, told),) = data["videos"]
     assert found is frames and sampled_rate(told) == 2.0
     assert sum("without a rate" in record.message for record in caplog.records) == 1
+
+
+def test_transformers_own_metadata_are_kept(caplog):
+    say_default_rate.cache_clear()
+    known = VideoMetadata(fps=25.0, frames_indices=[0, 40, 80, 120], total_num_frames=160)
+    data = asyncio.run(AgentLoopBase.process_multi_modal_info(agent_loop((torch.zeros(4, 3, 28, 28), known)), []))
+    assert sampled_rate(data["videos"][0][1]) == 0.625
+    assert not caplog.records
 
 
 @pytest.mark.upstream_bug

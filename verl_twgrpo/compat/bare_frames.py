@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from verl_twgrpo.compat.workaround import Workaround
-from verl_twgrpo.video.rate import say_default_rate, with_rate
+from verl_twgrpo.video.rate import sampled_rate, say_default_rate, with_rate
 
 
 def give_rate(agent_loop: ModuleType) -> None:
@@ -29,10 +29,9 @@ def give_rate(agent_loop: ModuleType) -> None:
 def rated(video: Any) -> tuple[Any, dict[str, Any]]:
     """A video as verl's datasets give it, frames or (frames, metadata), as frames and metadata that tell the rate."""
     frames, metadata = video if isinstance(video, tuple) else (video, None)
-    told = with_rate(metadata, len(frames))
-    if told != metadata:
+    if sampled_rate(metadata) is None:
         say_default_rate()
-    return frames, told
+    return frames, with_rate(metadata, len(frames))
 
 
 WORKAROUND = Workaround(

@@ -15,7 +15,7 @@ import torch
 import wrapt
 
 from verl_twgrpo.compat.workaround import Workaround
-from verl_twgrpo.video.rate import say_default_rate, seconds_per_grid, with_rate
+from verl_twgrpo.video.rate import sampled_rate, say_default_rate, seconds_per_grid, with_rate
 
 MODULE = "vllm.model_executor.models.qwen2_5_vl"
 _MENDED = "_verl_twgrpo_keeps_video_rate"
@@ -40,10 +40,9 @@ def keep_video_rate(qwen2_5_vl: ModuleType) -> None:
 
         def with_metadata(video: Any) -> tuple[Any, dict[str, Any]]:
             frames, metadata = stock_pair(video)
-            told = with_rate(metadata, len(getattr(frames, "media", frames)))
-            if told != metadata:
+            if sampled_rate(metadata) is None:
                 say_default_rate()
-            return frames, told
+            return frames, with_rate(metadata, len(getattr(frames, "media", frames)))
 
         parser.video_needs_metadata = True
         parser._get_video_with_metadata = with_metadata
