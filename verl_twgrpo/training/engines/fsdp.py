@@ -1,4 +1,4 @@
-"""verl's FSDP engine with altered videos, the head pass and packed groups inside."""
+"""verl's FSDP engine with the head pass and packed groups inside."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from verl_twgrpo.training.engines.head_pass_mixin import HeadPassMixin
 from verl_twgrpo.training.engines.packed_groups_mixin import PackedGroupsMixin
-from verl_twgrpo.training.engines.views_mixin import ViewsMixin
 
 # Under this key verl's registry finds the engine; verl's own keeps "language_model".
 MODEL_TYPE = "tw_grpo_language_model"
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu"])
-class TWGRPOEngine(ViewsMixin, HeadPassMixin, PackedGroupsMixin, FSDPEngineWithLMHead):
-    """FSDPEngineWithLMHead with our three mixins (verl/workers/engine/fsdp/transformer_impl.py)."""
+class TWGRPOEngine(HeadPassMixin, PackedGroupsMixin, FSDPEngineWithLMHead):
+    """FSDPEngineWithLMHead with the head pass and packed groups (verl/workers/engine/fsdp/transformer_impl.py)."""
