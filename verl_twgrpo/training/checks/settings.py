@@ -26,8 +26,16 @@ def read_settings(node: DictConfig) -> TWGRPOConfig:
     """The settings in ``algorithm.tw_grpo``. Raises ``ValueError`` naming an unknown key or a bad value."""
     values = OmegaConf.to_container(node, resolve=True)
     values.pop("_target_", None)
-    known = [field.name for field in fields(TWGRPOConfig) if not field.name.startswith("_")]
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(set(values) - set(_known()))
     if unknown:
-        raise ValueError(f"algorithm.tw_grpo.{unknown[0]}: there is no such setting; choose from {', '.join(known)}")
+        raise ValueError(no_such_setting(unknown[0]))
     return TWGRPOConfig(**values)
+
+
+def no_such_setting(name: str) -> str:
+    """What is said of ``algorithm.tw_grpo.NAME`` if there is no such setting."""
+    return f"algorithm.tw_grpo.{name}: there is no such setting; choose from {', '.join(_known())}"
+
+
+def _known() -> list[str]:
+    return [field.name for field in fields(TWGRPOConfig) if not field.name.startswith("_")]
