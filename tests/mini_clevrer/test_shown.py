@@ -1,4 +1,4 @@
-"""The demo's easy questions: what is asked is in the frames; careless answers are as careless as they were told to be."""
+"""The demo's easy questions: what is asked is in the frames; careless answers are as careless as told."""
 
 from __future__ import annotations
 

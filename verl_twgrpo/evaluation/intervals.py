@@ -30,8 +30,7 @@ def bootstrap_mean(values: Sequence[float], seed: int) -> tuple[float, float]:
     distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
     n = counts.sum()
     means = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES) @ distinct / n
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -58,10 +57,11 @@ class PairedTest:
     p_value: float
 
 
-def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     """Difference of two paired proportions with Newcombe's interval (1998, method 10) and McNemar's exact test.
 
-    The interval joins the Wilson intervals of both proportions and takes their correlation into account.
+    Both hold, by question, whether the model was right (1 or 0). The interval joins the Wilson intervals of both
+    proportions and takes their correlation into account.
     """
     both, only_first, only_second, neither = (
         sum((bool(a), bool(b)) == pair for a, b in zip(first, second, strict=True))

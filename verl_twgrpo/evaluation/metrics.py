@@ -85,7 +85,9 @@ def compare(
 
     Raises ``ValueError`` if no problem is in both, or if a problem has two truths.
     """
-    theirs = {(row.benchmark, row.id): row for row in baseline if row.id is not None}
+    theirs: dict[tuple[str, str | None], Prediction] = {
+        (row.benchmark, row.id): row for row in baseline if row.id is not None
+    }
     ours = [row for row in predictions if (row.benchmark, row.id) in theirs]
     if not ours:
         raise ValueError(

@@ -64,7 +64,9 @@ def read_predictions(paths: Iterable[str | Path]) -> Predictions:
     A row that cannot be read is left out and named.
     Raises ``ValueError`` if no row can be read, or if verl's dumps of different steps are mixed.
     """
-    found, seen, steps = Predictions(), set(), {}
+    found = Predictions()
+    seen: set[tuple[str, str | None]] = set()
+    steps: dict[Any, Path] = {}
     for path in map(Path, paths):
         # not splitlines(): it also splits at separators that JSON allows inside a text, such as U+2028
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
@@ -124,10 +126,11 @@ def _read_released(row: Mapping[str, Any], path: Path, where: str) -> Prediction
     question = question if isinstance(question, dict) else {}
     options = question.get("options")
     letters = option_letters(options, where) if isinstance(options, list) else string.ascii_uppercase
+    truth: Any = row.get("ground_truth")
     return Prediction(
         benchmark=_benchmark_of(path),
         id=_as_id(question.get("problem_id")),
-        truth=read_truth(row.get("ground_truth"), letters, where),
+        truth=read_truth(truth, letters, where),
         text=_as_text(row["model_output"], "model_output", where),
         where=where,
         stored=_as_score(row.get("accuracy_score")),

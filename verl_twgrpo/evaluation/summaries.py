@@ -64,7 +64,7 @@ def _summary(name: str, kind: str, n: float, strict: float, soft: float) -> Stor
 
 
 def _accuracies(stored: Mapping[str, Any], where: str) -> tuple[float, float]:
-    return tuple(_number(stored, key, where) / 100 for key in ("strict_accuracy", "partial_accuracy"))
+    return _number(stored, "strict_accuracy", where) / 100, _number(stored, "partial_accuracy", where) / 100
 
 
 def _number(stored: Mapping[str, Any], key: str, where: str) -> float:

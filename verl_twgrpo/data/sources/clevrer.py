@@ -46,7 +46,7 @@ def _official(question: Mapping[str, Any], identity: str, video: str, split: str
     choices = question.get("choices")
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"choices: need a list, got {choices!r}")
-    verdicts = [choice.get("answer") if isinstance(choice, Mapping) else None for choice in choices]
+    verdicts: list[Any] = [choice.get("answer") if isinstance(choice, Mapping) else None for choice in choices]
     for verdict in verdicts:
         if not isinstance(verdict, str) or verdict not in _VERDICTS:
             raise ValueError(f"choices: answer: need correct or wrong, got {verdict!r} (the test set has none)")
@@ -71,7 +71,7 @@ def _released(row: Mapping[str, Any], split: str) -> Item | Skipped:
     first = len(lines)
     while first > 1 and _OPTION_LINE.fullmatch(lines[first - 1]):
         first -= 1
-    marks = [_OPTION_LINE.fullmatch(line) for line in lines[first:]]
+    marks = [mark for line in lines[first:] if (mark := _OPTION_LINE.fullmatch(line))]
     found = "".join(mark.group(1) for mark in marks)
     if not found or found != LETTERS[: len(found)]:
         raise ValueError(f"problem: need the options on lines A, B, ... after the question, got {problem!r}")
