@@ -2,6 +2,7 @@
 # make test   every test
 # make test-fast   those that take under a second or two, on two cores
 # make study  TW-GRPO against GRPO on mini-CLEVRER; QUICK=1 for two arms and one seed
+# make docs   the documentation as a site, in build/site
 # make lint   ruff and mypy
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -14,7 +15,11 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
 
-.PHONY: install demo test test-fast study lint clean-demo
+.PHONY: help install demo test test-fast study lint docs clean-demo
+# the lines at the top of this file
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+
 install: $(STAMP)
 
 # torch first: asked for by another package, pip would take a CUDA build of several GB.
@@ -49,6 +54,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 clean-demo:
 	rm -rf $(DEMO)
