@@ -314,9 +314,8 @@ def ragged_batch() -> Batch:
     return Batch([prompts[u] for u in uids], [tokens(n) for n in lengths], uids, [u == "pad" for u in uids])
 
 
-@pytest.fixture(scope="session")
-def make_engine(checkpoints, process_group):
-    """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``; head may be a folder."""
+def build_engine(cls, folder, dtype="fp32", strategy="fsdp2", options=None, forward_only=False, **model):
+    """An initialised engine of a checkpoint, in a process that has its process group."""
     from omegaconf import OmegaConf
     from verl.trainer.config import CheckpointConfig
     from verl.utils.config import omega_conf_to_dataclass
@@ -324,41 +323,44 @@ def make_engine(checkpoints, process_group):
 
     from verl_twgrpo.training.engines.options import give_options
 
-    def make(cls, head="untied", dtype="fp32", strategy="fsdp2", options=None, forward_only=False, **model):
-        model_config = omega_conf_to_dataclass(
-            OmegaConf.create(
-                {
-                    "path": str(checkpoints.get(head, head)),
-                    "use_remove_padding": False,
-                    "enable_gradient_checkpointing": False,
-                    "override_config": {"attn_implementation": "sdpa"},
-                    **model,
-                }
-            ),
-            HFModelConfig,
-        )
-        engine_config = FSDPEngineConfig(
-            strategy=strategy,
-            forward_only=forward_only,
-            use_torch_compile=False,
-            model_dtype=dtype,
-            mixed_precision={"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
-            micro_batch_size_per_gpu=1,
-            infer_micro_batch_size_per_gpu=1,
-            use_dynamic_bsz=False,
-        )
-        if options is not None:
-            give_options(model_config, options)
-        engine = cls(
-            model_config=model_config,
-            engine_config=engine_config,
-            optimizer_config=FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
-            checkpoint_config=CheckpointConfig(),
-        )
-        engine.initialize()
-        return engine
+    model_config = omega_conf_to_dataclass(
+        OmegaConf.create(
+            {
+                "path": str(folder),
+                "use_remove_padding": False,
+                "enable_gradient_checkpointing": False,
+                "override_config": {"attn_implementation": "sdpa"},
+                **model,
+            }
+        ),
+        HFModelConfig,
+    )
+    engine_config = FSDPEngineConfig(
+        strategy=strategy,
+        forward_only=forward_only,
+        use_torch_compile=False,
+        model_dtype=dtype,
+        mixed_precision={"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+        micro_batch_size_per_gpu=1,
+        infer_micro_batch_size_per_gpu=1,
+        use_dynamic_bsz=False,
+    )
+    if options is not None:
+        give_options(model_config, options)
+    engine = cls(
+        model_config=model_config,
+        engine_config=engine_config,
+        optimizer_config=FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
+        checkpoint_config=CheckpointConfig(),
+    )
+    engine.initialize()
+    return engine
 
-    return make
+
+@pytest.fixture(scope="session")
+def make_engine(checkpoints, process_group):
+    """An initialised engine: ``make_engine(TWGRPOEngine, head="tied", lora_rank=4)``; head may be a folder."""
+    return lambda cls, head="untied", **settings: build_engine(cls, checkpoints.get(head, head), **settings)
 
 
 class FakeQueue:

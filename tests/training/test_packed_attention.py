@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from verl_twgrpo.training.engines import packed_attention as packed
 from verl_twgrpo.training.engines.packed_attention import layout_of, packed_attention, set_layout
+from verl_twgrpo.training.engines.packing import Lengths, pack
 
 LAYOUTS = st.lists(
     st.tuples(st.integers(1, 7), st.lists(st.integers(1, 6), min_size=1, max_size=12)), min_size=1, max_size=4
@@ -100,3 +101,31 @@ def test_without_the_layout_of_these_tokens_it_refuses():
     set_layout(layout_of([(2, [2])], "cpu"))
     with pytest.raises(RuntimeError, match="a layout of 1 x 4 tokens"):
         packed_attention(Module(), *states(5), None)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Qwen3"])
+def test_text_models_give_the_logits_of_each_row_by_itself(name):
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, attn_implementation="sdpa", initializer_range=0.3,
+    )  # fmt: skip
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    lengths = Lengths([5, 3, 5], [4, 2, 1])
+    prompts = {0: torch.randint(60, (5,)), 1: torch.randint(60, (3,))}
+    numbers = [0, 1, 0]
+    rows = [torch.cat([prompts[n], torch.randint(60, (r,))]) for n, r in zip(numbers, lengths.responses, strict=True)]
+    with torch.no_grad():
+        alone = [
+            model(input_ids=row[None]).logits[0, -r - 1 : -1] for row, r in zip(rows, lengths.responses, strict=True)
+        ]
+        plan = pack(numbers, lengths, "cpu")
+        positions = torch.cat([torch.arange(len(row)) for row in rows])
+        model.config._attn_implementation = packed.PACKED_ATTENTION
+        set_layout(plan.layout)
+        logits = model(
+            input_ids=torch.cat(rows)[plan.token_S][None], position_ids=positions[plan.token_S][None], use_cache=False
+        ).logits[0]
+    torch.testing.assert_close(logits[plan.predicts_N], torch.cat(alone), atol=1e-4, rtol=1e-4)

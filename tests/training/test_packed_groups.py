@@ -18,6 +18,9 @@ from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
 from verl_twgrpo.training.engines.options import EngineOptions
 from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
 
+# engines of four models take a minute of two cores
+pytestmark = pytest.mark.slow
+
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
 PATCH = {"untied": 1176, "tied": 1176, "qwen2_vl": 1176, "qwen3_vl": 1536}
 

@@ -15,6 +15,8 @@ from verl_twgrpo.training.losses import TokenWeightedLoss
 
 from .test_packed_groups import make_batch, make_prompt
 
+pytestmark = pytest.mark.slow
+
 
 def actor_loss():
     """verl's ppo_loss with its own defaults, an entropy bonus, and Eq. 11's normalisation, as our worker wraps it."""

@@ -14,6 +14,8 @@ from .test_packed_groups import assert_same_update, three_groups
 from .test_packed_groups import run as run_packed
 from .test_weights_pass import infer
 
+pytestmark = pytest.mark.slow
+
 
 def attention_by_segments(query, key, value, attention_mask, query_length, position_ids=None, **_):
     """What flash-attn does with [1, S, heads, D]: causal within each row, which begins where the position is 0."""
