@@ -21,6 +21,7 @@ def tiny_grid(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_ratios_and_writes_csv_and_plot(tiny_grid, tmp_path, capsys):
     table, plot = tmp_path / "bench.csv", tmp_path / "bench.png"
     assert main(["bench", "divergence", "--csv", str(table), "--plot", str(plot)]) == 0

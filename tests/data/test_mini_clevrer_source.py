@@ -44,6 +44,7 @@ def named_pair(option: str) -> frozenset[str]:
     return frozenset((first, second))
 
 
+@pytest.mark.slow
 def test_the_answers_are_the_collisions_that_small_time_steps_count_without_the_object(made):
     _, train, validation = made
     for item in [*train[:12], *validation[:6]]:

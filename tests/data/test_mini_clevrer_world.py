@@ -37,6 +37,7 @@ def ball(x: float, y: float, vx: float = 0.0, vy: float = 0.0) -> Body:
     return Body("red", "circle", x, y, vx, vy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [WorldSpec(), WorldSpec(objects=5, radius=0.1, start_gap=0.23)])
 @pytest.mark.parametrize("seed", range(6))
 def test_contacts_and_final_places_agree_with_small_time_steps(seed, spec):

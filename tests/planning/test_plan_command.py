@@ -95,6 +95,7 @@ def test_a_missing_context_limit_is_pointed_out(plan, overrides):
     assert any("max_model_len is not set: vLLM makes room for" in note for note in notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

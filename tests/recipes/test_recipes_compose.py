@@ -56,6 +56,7 @@ def test_the_recipes_of_the_paper_are_there():
     } <= set(NAMES)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_passes_verls_checks_and_ours(name, stand_ins, capsys):
     validated(stand_ins(composed(f"recipe={name}")))

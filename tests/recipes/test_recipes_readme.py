@@ -63,6 +63,7 @@ def test_the_readme_has_its_runs():
     assert packaged == {row[0].strip("`") for row in TABLES[0][2:]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
 def test_a_run_composes_and_passes_verls_checks_and_ours(overrides, stand_ins):
     config = stand_ins(compose_run(list(overrides)))
@@ -135,6 +136,7 @@ def test_figures_are_those_of_the_stored_logs():
     assert abs(float(row["CLEVRER (n = 9,238)"].split()[0]) - pooled) < 0.051
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [row for row in TABLES[0][2:] if row[-1].endswith("GiB")], ids=lambda row: row[0])
 def test_disk_and_host_memory_are_what_the_plan_says(row):
     config = compose_run([f"recipe={row[0].strip('`')}"])
