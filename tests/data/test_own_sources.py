@@ -48,7 +48,7 @@ def test_a_row_of_the_generic_schema_becomes_an_item(own, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answers": "A"}, "answers: no such field; there are id, question, options, answer, video"),
+        ({"answers": "A"}, "answers: no such field; there are id, question, options, answer, truth, video"),
         ({"answer": None}, "answer: need letters such as 'A', 'A,C'"),
         ({"answer": "D"}, "answer D is not among the options A,B,C"),
         ({"answer": ["A", 2]}, "answer: need letters"),
@@ -57,7 +57,7 @@ def test_a_row_of_the_generic_schema_becomes_an_item(own, tmp_path):
         ({"options": {"A": "x"}}, "options: need a list of options"),
         ({"question": ""}, "question is empty"),
         ({"video": 1.5}, "video: need a text, got 1.5"),
-        ({"task": "grounding"}, "task: 'grounding', need multiple_choice"),
+        ({"task": "grounding"}, "task: 'grounding', need one of boolean, counting"),
         ({"metadata": "x"}, "metadata: need an object"),
     ],
 )
@@ -73,7 +73,7 @@ def test_every_file_here_ends_in_its_source():
     folder = Path(sys.modules[source.__module__].__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "fields", "source"}
     assert files == set(SOURCES)
-    with pytest.raises(ValueError, match="nosuch: unknown source; known: clevrer, "):
+    with pytest.raises(ValueError, match="nosuch: unknown source; known: .*clevrer, "):
         source("nosuch")
 
 

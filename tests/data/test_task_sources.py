@@ -152,3 +152,54 @@ def test_rows_of_an_earlier_version_have_no_task_and_are_multiple_choice(tmp_pat
     del row["extra_info"]["task"]
     assert from_row(row).task == "multiple_choice"
     assert read_rows(write_rows([row], tmp_path / "x.parquet"))[0]["extra_info"]["task"] == "multiple_choice"
+
+
+OWN = [
+    {"question": "When does it fall?", "task": "temporal_grounding", "truth": {"intervals": [[1, 2]], "duration": 9}},
+    {"question": "How many?", "task": "counting", "truth": 7},
+    {"question": "Does it fall?", "task": "boolean", "truth": True},
+    {"question": "Order?", "task": "ordering", "truth": ["a", "c", "b"]},
+    {"question": "How far?", "task": "regression", "truth": 2.5},
+    {"question": "What is written?", "task": "ocr", "truth": "No entry"},
+    {
+        "question": "Why, and when?",
+        "task": "grounded_qa",
+        "options": ["tired", "bored"],
+        "truth": {"letters": "B", "intervals": [[1, 2]]},
+    },
+    {"question": "Which?", "options": ["a", "b"], "answer": "B"},
+]
+
+
+def own_rows(tmp_path, rows):
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"video": "3MSZA.mp4"} | row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_questions_of_ones_own_of_any_task(videos, tmp_path):
+    items = convert("jsonl", own_rows(tmp_path, OWN), videos).items
+    assert [item.task for item in items] == [row.get("task", "multiple_choice") for row in OWN]
+    assert read_parquet(write_parquet(items, tmp_path / "own.parquet")) == items
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "counting"}, "truth: ground truth is 'null', need an integer"),
+        ({"task": "counting", "truth": 7, "answer": "7"}, "answer: the task counting has its truth in 'truth'"),
+        ({"options": ["a"], "answer": "A", "truth": "A"}, "truth: the task multiple_choice has its truth in 'answer'"),
+        (
+            {"task": "temporal_grounding", "truth": {"intervals": [[2, 1]]}},
+            r"truth: interval \[2, 1\] needs 0 <=",
+        ),
+        (
+            {"task": "grounded_qa", "options": ["a"], "truth": {"letters": "C", "intervals": [[1, 2]]}},
+            "truth: ground truth C is not among the options A",
+        ),
+        ({"task": "segmentation", "truth": 7}, "task: 'segmentation', need one of boolean, counting"),
+    ],
+)
+def test_a_slip_in_ones_own_questions_is_named_with_its_row(changes, message, videos, tmp_path):
+    with pytest.raises(ValueError, match=f"row 1: .*{message}"):
+        convert("jsonl", own_rows(tmp_path, [OWN[1], {"question": "What?"} | changes]), videos, strict=True)

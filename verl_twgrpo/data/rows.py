@@ -83,6 +83,8 @@ def _check(row: Mapping[str, Any]) -> None:
     for name in ("id", "split", "question", "question_type"):
         _need(extra, f"extra_info.{name}", str)
     _need(extra, "extra_info.negated", bool)
+    if extra.get("task") is not None:  # a file of an earlier version has none
+        _need(extra, "extra_info.task", str)
     for k, option in enumerate(_need(extra, "extra_info.options", Sequence)):
         _need({str(k): option}, f"extra_info.options.{k}", str)
     try:
