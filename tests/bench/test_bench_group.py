@@ -10,6 +10,7 @@ from verl_twgrpo.bench import group as bench
 from verl_twgrpo.cli import main
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_columns_and_both_ways_give_the_same_log_probs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "PROCESSES_PER_WAY", 1)
     table, plot = tmp_path / "group.csv", tmp_path / "group.png"
