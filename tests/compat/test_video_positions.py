@@ -134,6 +134,26 @@ def test_verls_worker_counts_them_for_padded_rows(qwen2_5, kind):
     assert "mm_token_type_ids" not in inputs
 
 
+def test_verls_worker_counts_an_image_beside_a_video_and_its_text(qwen2_5):
+    pieces = PROMPTS["a video beside an image"]
+    ids, features = prompt(qwen2_5, *pieces)
+    left, right = 4, 3
+    padded = torch.nn.functional.pad(ids, (left, right), value=qwen2_5.tokenizer.pad_token_id)[None]
+    mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))[None]
+    inputs = {
+        "video_grid_thw": grids(features, "video"),
+        "image_grid_thw": grids(features, "image"),
+        "second_per_grid_ts": seconds(features),
+    }
+    found = worker(qwen2_5, tokens_per_second=2)._compute_position_ids(padded, mask, inputs)[0]
+    live = slice(left, -right)
+    model = qwen2_5_vl.Qwen2_5_VLForConditionalGeneration
+    assert torch.equal(found[1:, live], as_vllm_counts(model, ids, features, tokens_per_second=2))
+    # verl places the text of a row from its first live token on, and padding at 1, as it does for other models
+    assert found[0].tolist() == [1] * left + list(range(len(ids))) + [1] * right
+    assert bool((found[1:, :left] == 1).all()) and bool((found[1:, -right:] == 1).all())
+
+
 def test_a_video_whose_time_is_not_known_is_no_video_at_24_frames_per_second(qwen2_5):
     ids, features = prompt(qwen2_5, (VIDEO, 6, 2, 2), " what?")
     inputs = {"video_grid_thw": grids(features, "video")}

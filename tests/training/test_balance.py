@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,24 @@ def test_tokens_are_balanced_across_ranks():
     loads = [sum(workloads[group] for group in part) for part in parts]
     assert [len(part) for part in parts] == [3, 3]
     assert max(loads) - min(loads) <= 10
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param([2, 2, 2, 2], id="equal groups, by verl's partition"),
+        pytest.param([2, 2, 2, 2, 1], id="groups that failed rollouts left unequal, by ours"),
+    ],
+)
+def test_rows_of_unequal_workloads_give_two_ranks_equal_loads(sizes):
+    """Wherever the two heavy groups stand: what does not look at loads puts them on one rank in some order."""
+    for costs in permutations([100, 90, 10, 1]):
+        groups = [f"g{k}" for k, size in enumerate(sizes) for _ in range(size)]
+        workloads = [(*costs, 1)[k] for k, size in enumerate(sizes) for _ in range(size)]
+        padding = 12 - len(groups)  # rows that failed rollouts left to verl's padding
+        _, by_rank = order_rows(groups + [None] * padding, workloads + [0] * padding, ranks=2)
+        loads = [sum((workloads + [0] * padding)[row] for row in rows) for rows in by_rank]
+        assert min(loads) >= 2 * 90 and max(loads) <= 2 * 101 + 1
 
 
 def test_one_rank_keeps_the_order_of_prompts():

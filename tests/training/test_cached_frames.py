@@ -89,6 +89,20 @@ def test_other_settings_are_prepared_anew(messages, config):
     assert not torch.equal(raw["pixel_values_videos"], scaled["pixel_values_videos"])
 
 
+def test_another_processor_prepares_the_same_frames_for_itself(messages, config):
+    """Settings of the processor are not in the call: two models in one process must not share what one made."""
+    _, ((frames, _),), _ = asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config))
+    one, other = Qwen2VLVideoProcessor(), Qwen2VLVideoProcessor(image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    made = [
+        processor(videos=[frames], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+        for processor in (one, other, one)
+    ]
+    assert not torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+    apart = other(videos=[frames.clone()], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(made[1], apart)
+
+
 def test_a_text_only_prompt_has_no_video(config):
     messages = [{"role": "user", "content": "no picture"}]
     assert asyncio.run(CachedFramesDataset.process_multi_modal_info(messages, 14, config)) == (None, None, None)
