@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from verl_twgrpo import cli
@@ -140,3 +142,35 @@ def test_what_cannot_work_is_one_sentence_with_its_key_and_exit_code_2(plan, ove
 def test_a_context_beyond_the_models_is_refused(plan, overrides):
     _, _, code, err = plan(*overrides, "actor_rollout_ref.rollout.max_model_len=999999")
     assert code == 2 and "actor_rollout_ref.rollout.max_model_len=999999: the model takes" in err
+
+
+def test_a_text_only_model_and_data_are_planned(plan, overrides, tmp_path):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from verl_twgrpo.mini_clevrer.model.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=1, max_position_embeddings=1024, **sizes)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [
+        {
+            "data_source": "own",
+            "prompt": [{"role": "user", "content": "what?"}],
+            "reward_model": {"style": "rule", "ground_truth": "A"},
+        }
+    ] * 4
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "text.parquet")
+    text_only = [
+        f"actor_rollout_ref.model.path={tmp_path}/model",
+        f"data.train_files={tmp_path}/text.parquet",
+        f"data.val_files={tmp_path}/text.parquet",
+    ]
+    lines, _, code, err = plan(*overrides, *text_only, "actor_rollout_ref.actor.freeze_vision_tower=False")
+    assert code == 0, err
+    assert lines["train video"] == lines["val video"] == "none; 256 of the prompt are left for its text"
+    assert lines["steps"] == "2; the data has 2 in one pass"
+    # and the recipe's frozen tower is refused by its key
+    _, _, code, err = plan(*overrides, *text_only)
+    assert code == 2 and "freeze_vision_tower=True: Qwen2ForCausalLM has no module called" in err

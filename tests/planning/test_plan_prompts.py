@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -97,3 +99,21 @@ def test_a_budget_has_to_hold_more_than_the_video():
         check_budget("data.val_files", uncounted, 30)
     with pytest.raises(ValueError, match=r"at the paper's frames and pixels a video alone has 1024 tokens"):
         check_budget("data.val_files", PromptCost(None, (1024, 1024), False, None), 512)
+
+
+def test_rows_without_a_video_cost_their_text(data_file, checkpoint, tmp_path):
+    """Beside rows with one, the longest prompt may be text alone; with none, no video's column is asked for."""
+    from transformers import AutoTokenizer
+
+    rows = read_rows(data_file)
+    told = "What?" * 40
+    rows[1] = {**rows[1], "videos": [], "prompt": [{"role": "user", "content": told}]}
+    mixed = prompt_cost([str(write_rows(rows, tmp_path / "mixed.parquet"))], PAPER, 14, checkpoint)
+    assert (mixed.rows, mixed.video, mixed.measured) == (5, (24, 24), True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    text = tokenizer.apply_chat_template(rows[1]["prompt"], add_generation_prompt=True, tokenize=False)
+    assert mixed.longest == len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    bare = [{"data_source": "own", "prompt": row["prompt"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(bare), tmp_path / "text.parquet")
+    assert prompt_cost([str(tmp_path / "text.parquet")], PAPER, 14, None) == PromptCost(5, (0, 0), True, None)

@@ -93,11 +93,12 @@ def frames_shape(video: Mapping[str, Any], cache: FrameCache | None, image_patch
     return (video["nframes"], 3, *frame_size(info.height, info.width, video, image_patch_size))
 
 
-def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...]], int]:
+def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...] | None], int]:
     """A ``prompt_length`` for ``check`` that counts with the processor of the checkpoint ``model``.
 
     The count is that of verl's own filter (RLHFDataset.maybe_filter_out_long_prompts): chat template, tokenizer, and a
-    placeholder for every visual token. The processor runs once for each shape of frames; blank ones do.
+    placeholder for every visual token. The processor runs once for each shape of frames; blank ones do. The shape of a
+    row without a video is None.
     """
     import torch
 
@@ -119,8 +120,10 @@ def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...]],
     def text_tokens(text: str) -> int:
         return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def length(row: Mapping[str, Any], shape: tuple[int, ...]) -> int:
+    def length(row: Mapping[str, Any], shape: tuple[int, ...] | None) -> int:
         text = template(row["prompt"])
+        if shape is None:
+            return text_tokens(text)
         if shape not in visual_tokens:
             blank = torch.zeros(shape, dtype=torch.uint8)
             metadata = {"fps": 1.0, "frames_indices": list(range(shape[0])), "total_num_frames": shape[0]}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from verl_twgrpo.data.check import frames_shape, prompt_counter
@@ -21,9 +22,9 @@ FRAMES_PER_TOKEN, PATCHES_PER_SIDE = 2, 2
 class PromptCost:
     """Tokens of the prompts of one data setting.
 
-    rows: how many there are, None if no file is there. video: fewest and most tokens of a video. measured: from the
-    sizes of the videos, not from the pixel limits. longest: the longest prompt with its text, None where no processor
-    counts it.
+    rows: how many there are, None if no file is there. video: fewest and most tokens of a video, zeros where no row has
+    one. measured: from the sizes of the videos, not from the pixel limits. longest: the longest prompt with its text,
+    None where no processor counts it.
     """
 
     rows: int | None
@@ -47,13 +48,14 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
     """Cost of the prompts in ``files``; those that are not there are taken to be made with the limits ``absent``.
 
     Videos are looked at, not decoded. ``model`` is a checkpoint whose processor, if it has one, counts whole prompts.
-    Raises ``ValueError`` naming a video that is broken, or a file without the columns that `data convert` writes.
+    A file without videos may be anybody's; raises ``ValueError`` naming a video that is broken, or a file of videos
+    without the columns that `data convert` writes.
     """
     here = [file for file in (os.path.expanduser(file) for file in files) if os.path.isfile(file)]
     if not here:
         most = most_video_tokens(absent, patch_size)
         return PromptCost(None, (most, most), False, None)
-    rows = [row for file in here for row in read_rows(file)]
+    rows = [row for file in here for row in _rows(file)]
     shapes: dict[str, tuple[int, ...] | None] = {}
     for row in tqdm(rows, desc="videos", unit="row", disable=None, leave=False):
         for video in row["videos"]:
@@ -61,10 +63,11 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
     tokens = [_tokens(video, shapes[_key(video)], patch_size) for row in rows for video in row["videos"]]
     measured = all(shapes.values())
     longest = None
-    if measured and model is not None and _has_processor(model):
+    # what an image costs nobody counts here
+    if measured and model is not None and _has_processor(model) and not any(row.get("images") for row in rows):
         count = prompt_counter(str(model))
-        longest = max(count(row, shapes[_key(row["videos"][0])]) for row in rows)
-    return PromptCost(len(rows), (min(tokens), max(tokens)), measured, longest)
+        longest = max(count(row, shapes[_key(row["videos"][0])] if row["videos"] else None) for row in rows)
+    return PromptCost(len(rows), (min(tokens, default=0), max(tokens, default=0)), measured, longest)
 
 
 def check_budget(what: str, cost: PromptCost, budget: int) -> None:
@@ -81,6 +84,14 @@ def check_budget(what: str, cost: PromptCost, budget: int) -> None:
             f"data.max_prompt_length={budget}: too small for {what}: {found}, and verl does not cut videos; raise it, "
             "or convert the data with fewer --nframes or --max-frame-tokens"
         )
+
+
+def _rows(file: str) -> list[dict[str, Any]]:
+    """Rows with their videos; those of a file that has no video are not asked for more than verl asks for."""
+    rows = pq.read_table(file).to_pylist()
+    if any(row.get("videos") for row in rows):
+        return read_rows(file)
+    return [{**row, "videos": []} for row in rows]
 
 
 def _key(video: Mapping[str, Any]) -> str:

@@ -126,7 +126,8 @@ def _lengths(config: DictConfig, costs: dict[str, PromptCost], sizes: ModelSizes
         text = f"{rollout.prompt_length - most} of the prompt are left for its text"
         if cost.longest is not None:
             text = f"{cost.longest} in the longest prompt, its text included"
-        yield f"{key.removesuffix('_files')} video", f"{span} tokens{how}; {text}"
+        found = f"{span} tokens{how}" if most else "none"
+        yield f"{key.removesuffix('_files')} video", f"{found}; {text}"
 
 
 def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Line]:
