@@ -57,6 +57,9 @@ class TWGRPOConfig(BaseConfig):
         dump_dir: folder for one compact file per step with what the figures need; null writes none.
         max_rollout_probs_diff: the first step stops the run if rollout and actor differ by more in the mean probability
             of the sampled tokens (verl's training/rollout_probs_diff_mean); null checks nothing.
+        video_check_freq: steps between two measurements of how much log-probs fall when the video is blanked
+            (tw_grpo/video_dependence); 0 measures nothing.
+        video_check_rows: rows of such a measurement.
         rows_per_chunk: the former name of tokens_per_chunk.
         detach: always true. The weights are those of the old policy: no gradient can flow through them.
 
@@ -78,6 +81,8 @@ class TWGRPOConfig(BaseConfig):
     tokens_per_chunk: int | None = None
     dump_dir: str | None = None
     max_rollout_probs_diff: float | None = 0.02
+    video_check_freq: int = 0
+    video_check_rows: int = 8
     rows_per_chunk: int | None = None
     detach: bool = True
 
@@ -133,6 +138,10 @@ class TWGRPOConfig(BaseConfig):
             raise ValueError(f"algorithm.tw_grpo.{error}") from None
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ValueError(f"algorithm.tw_grpo.seed={self.seed!r}: need a whole number")
+        for name, least in (("video_check_freq", 0), ("video_check_rows", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"algorithm.tw_grpo.{name}={value!r}: need a whole number of {least} or more")
         limit = self.max_rollout_probs_diff
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1):
             raise ValueError(

@@ -33,6 +33,7 @@ from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
 from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig, packed_groups_setting
+from verl_twgrpo.training.video_dependence import video_dependence
 from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.worker import TWGRPOWorker
 
@@ -179,6 +180,9 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         with final_outputs_only(final_outputs(batch.keys)):
             batch = super()._compute_advantage(batch, metrics)
+        if self.tw_grpo.video_check_freq and self.global_steps % self.tw_grpo.video_check_freq == 0:
+            with marked_timer("tw_grpo_video_check", self.timing_raw, color="blue"):
+                metrics.update(video_dependence(self, batch))
         data = self._fetch(batch, ["rm_scores", "extra_fields"])
         uids = group_of_row(batch)
         metrics.update(spread_metrics(data["rm_scores"].sum(dim=1), uids))
