@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "eval": ("verl_twgrpo.evaluation.command", "accuracies with intervals, from predictions"),
     "parity": ("verl_twgrpo.parity.command", "whether rollout and actor see one prompt and its video alike"),
+    "init": ("verl_twgrpo.planning.own_run", "the YAML of a run on your own data, from what is there; then its plan"),
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
     "study": ("verl_twgrpo.mini_clevrer.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
     "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
