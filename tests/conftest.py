@@ -220,7 +220,8 @@ def _video_model(kind: str, folder: Path) -> Path:
         },
     }[kind]  # fmt: skip
     if kind == "qwen3_vl":
-        text |= {"head_dim": 32}
+        # vLLM on the CPU looks for architectures in the text part, where the released checkpoints have none
+        text |= {"head_dim": 32, "architectures": ["Qwen3ForCausalLM"]}
         text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     config = getattr(transformers, f"{name}Config")(
         text_config=text,
