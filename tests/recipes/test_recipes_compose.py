@@ -20,6 +20,7 @@ MAIN = "qwen2_5_vl_7b_clevrer"
 
 # keys that stock verl does not have: our settings, and two that its dataclasses have but its YAML does not list
 OWN_KEYS = (
+    "algorithm.packed_groups",
     "data_dir", "out_dir", "run_dir", "demo_dir", "benchmark", "algorithm.tw_grpo", "data.frame_cache",
     "actor_rollout_ref.actor.policy_loss.tw_grpo", "reward.custom_reward_function.reward_kwargs",
     "actor_rollout_ref.rollout.enable_sleep_mode", "actor_rollout_ref.actor.fsdp_config.mixed_precision",
