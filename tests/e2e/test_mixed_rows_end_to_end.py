@@ -1,0 +1,67 @@
+"""Rows with a video, with an image and with text alone, on two ranks, held to a reference policy on the CPU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import av
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_twgrpo.data.parquet import read_rows
+
+pytestmark = pytest.mark.e2e
+
+# However groups go to two ranks, these four leave them with different kinds of rows.
+KINDS = "video", "image", "text", "text"
+
+
+@pytest.fixture(scope="module")
+def mixed_data(demo, tmp_path_factory) -> Path:
+    """Four of the demo's questions, of which only the first keeps its video."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rows = read_rows(demo / "data" / "train.parquet")[: len(KINDS)]
+    made = []
+    for kind, row in zip(KINDS, rows, strict=True):
+        text = row["prompt"][0]["content"].removeprefix("<video>")
+        videos, images = [], []
+        if kind == "video":
+            text, videos = f"<video>{text}", row["videos"]
+        if kind == "image":
+            picture = folder / "first_frame.png"
+            with av.open(row["videos"][0]["video"]) as container:
+                next(container.decode(video=0)).to_image().resize((56, 56)).save(picture)
+            text, images = f"<image>{text}", [{"image": str(picture)}]
+        info = {**row["extra_info"], "id": f"{kind}-{row['extra_info']['id']}"}
+        prompt = [{"role": "user", "content": text}]
+        made.append({**row, "prompt": prompt, "videos": videos, "images": images, "extra_info": info})
+    pq.write_table(pa.Table.from_pylist(made), folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def test_rows_of_every_kind_train_on_two_ranks_beside_a_reference_policy(start, mixed_data):
+    run = start(
+        "trainer.n_gpus_per_node=2",
+        "trainer.total_training_steps=1",
+        f"data.train_files={mixed_data}",
+        f"data.val_files={mixed_data}",
+        "actor_rollout_ref.actor.use_kl_loss=True",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8",
+    )
+    assert run.wait() == 0, run.tail()
+    assert run.logged() == [1]
+    metrics = run.metrics(1)
+    assert math.isfinite(metrics["actor/grad_norm"])
+    # before the first update the reference is the policy
+    assert metrics["actor/kl_loss"] == pytest.approx(0, abs=1e-5)
+    rows = run.dump(1)
+    per_kind = {kind: [row for row in rows if row["id"].startswith(kind)] for kind in KINDS}
+    assert {kind: len(found) for kind, found in per_kind.items()} == {"video": 8, "image": 8, "text": 16}
+    for row in rows:
+        assert len(row["weight"]) == len(row["token_ids"]) > 0
+        assert all(1.0 <= weight <= 1.7 + 1e-6 for weight in row["weight"])
+    # what the rollout and the actor see of each kind is the same
+    assert metrics["training/rollout_probs_diff_max"] < 5e-3
+    assert run.orphans() == []
