@@ -40,10 +40,11 @@ $(DONE): | $(STAMP)
 	$(BIN)/verl-twgrpo demo prepare --out $(DEMO)
 	$(BIN)/verl-twgrpo demo train --out $(DEMO)
 
+# two processes, one thread each; the end-to-end tests, which have both cores, after them
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not e2e" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
 
-# one thread per process: two processes have the two cores
 test-fast: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not e2e and not slow" $(PYTEST_ARGS)
 
