@@ -9,18 +9,21 @@ from verl.workers.utils.padding import response_from_nested
 
 from verl_twgrpo.algorithm import group_divergence
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
-from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY, _plain_weight
+from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY, _plain_weight
+from verl_twgrpo.training.groups import mixtures_of_outputs
 
 SETTINGS = {"temperature": 0.7, "calculate_entropy": True, "compute_loss": False, "use_dynamic_bsz": False}
 
 
-def infer(engine, batch, micro_batch_size, kind=None, text=False, **extra):
+def infer(engine, batch, micro_batch_size, kind=None, text=False, mixtures=None, **extra):
     """Response parts of the fields that verl's old-log-prob step returns, one tensor a row."""
     settings = SETTINGS | {"micro_batch_size_per_gpu": micro_batch_size} | extra
     if kind is not None:
         settings[PASS_KEY] = {"divergence": kind, "rows_per_chunk": 5}
     settings.setdefault("use_remove_padding", False)
     data = batch.tensordict(text, **settings)
+    if mixtures is not None:
+        data[MIXTURE] = torch.tensor(mixtures)
     with engine.eval_mode():
         output = engine.infer_batch(data)["model_output"]
     return {name: response_from_nested(field, data["response_mask"]).unbind() for name, field in output.items()}
@@ -87,6 +90,25 @@ def test_removed_padding_gives_the_same(make_engine, ragged_batch):
     for name in ("log_probs", "entropy", "divergence"):
         for expected, actual in zip(padded[name], packed[name], strict=True):
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_output_that_is_not_its_rollouts_last_enters_no_mixture(make_engine, ragged_batch):
+    engine = make_engine(TWGRPOEngine)
+    keys = ["a_0_0", "b_0_0", "a_0_1", "pad_0_0", "c_0_0", "b_1_0", "a_1_0"]
+    mixtures = mixtures_of_outputs(keys)
+    assert mixtures_of_outputs(["a_0_0", "b_0_0", "a_1_0"]) is None
+    found = infer(engine, ragged_batch, 1, "jsd", mixtures=mixtures)
+    whole = infer(engine, ragged_batch, 1, "jsd")
+    # the first row's rollout went on in the third: those two rows and the last are one prompt's
+    assert found["divergence"][0].abs().max() < 1e-5
+    for row, padding in enumerate(ragged_batch.padding):
+        if not padding:
+            torch.testing.assert_close(found["log_probs"][row], whole["log_probs"][row])
+    ragged_batch.uids[0] = "alone"
+    expected_T, lengths, rows = plain_divergence(engine, ragged_batch, "a", "jsd", SETTINGS["temperature"])
+    assert rows == [2, 6]
+    for row, length in zip(rows, lengths, strict=True):
+        torch.testing.assert_close(found["divergence"][row].double(), expected_T[:length], rtol=1e-4, atol=1e-5)
 
 
 def test_a_padding_row_enters_no_mixture(make_engine, ragged_batch):

@@ -24,6 +24,21 @@ def final_outputs(keys: Sequence[str]) -> list[int]:
     return final_rows(parse_key(key) for key in keys)
 
 
+def mixtures_of_outputs(keys: Sequence[str]) -> list[int] | None:
+    """By row the number of the mixture that it is in; None where each rollout has one output and prompts tell it.
+
+    Only the last output of a rollout is in its group's mixture; each of the others is in one of its own.
+    """
+    finals = final_outputs(keys)
+    if all(final == row for row, final in enumerate(finals)):
+        return None
+    numbers: dict[str, int] = {}
+    return [
+        numbers.setdefault(parse_key(key).uid, len(numbers)) if final == row else len(keys) + row
+        for row, (key, final) in enumerate(zip(keys, finals, strict=True))
+    ]
+
+
 def groups_of_batch(
     batch: KVBatchMeta, masks: Sequence[torch.Tensor], step: int = 0, numbers: Mapping[str, int] | None = None
 ) -> list[Group]:

@@ -26,9 +26,9 @@ from verl_twgrpo.rows import parse_key
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.dump import StepDump
-from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
+from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY
 from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
-from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch
+from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch, mixtures_of_outputs
 from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
 from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
@@ -121,6 +121,10 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         if weighting.divergence is None:
             batch = super()._compute_old_log_prob(batch, metrics)
         else:
+            mixtures = mixtures_of_outputs(batch.keys)
+            if mixtures is not None:
+                column = TensorDict({MIXTURE: torch.tensor(mixtures)}, batch_size=len(mixtures))
+                tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=column)
             batch.extra_info[PASS_KEY] = {
                 "divergence": weighting.divergence,
                 "rows_per_chunk": self.tw_grpo.tokens_per_chunk,

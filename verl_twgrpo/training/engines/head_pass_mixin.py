@@ -21,6 +21,9 @@ from verl_twgrpo.training.vision import freeze_vision_tower
 # The flag and settings of a weights pass, carried by KVBatchMeta.extra_info to the workers.
 PASS_KEY = "tw_grpo_pass"
 
+# Column that says, by number, whose mixture a row is in, where that is not all rows of its prompt.
+MIXTURE = "tw_grpo_mixture"
+
 # Positions of the first micro-batch at which the model's own logits are compared with the head's.
 CHECKED_POSITIONS = 8
 
@@ -63,7 +66,7 @@ class HeadPassMixin:
         if not (forward_only and settings):
             return super().forward_backward_batch(data, loss_function, forward_only=forward_only)
         live = _live_lengths(data) > 0
-        groups = [uid for uid, is_live in zip(as_list(data["uid"]), live.tolist(), strict=True) if is_live]
+        groups = [group for group, is_live in zip(_mixtures(data), live.tolist(), strict=True) if is_live]
         self._pass = GroupPass(
             groups,
             kind=settings["divergence"],
@@ -127,8 +130,8 @@ class HeadPassMixin:
             self._checked_logits_KV = torch.nn.functional.linear(checked_KH, head_VH, bias_V)
         # the model's own rounding is in the hidden states; the pass chooses its precision itself
         with torch.autocast(device_type=hidden_BSH.device.type, enabled=False):
-            for uid, length, response, end, hidden_RH in zip(
-                as_list(batch["uid"]), _live_lengths(batch).tolist(), responses, ends, states, strict=True
+            for group, length, response, end, hidden_RH in zip(
+                _mixtures(batch), _live_lengths(batch).tolist(), responses, ends, states, strict=True
             ):
                 if length == 0:
                     continue
@@ -137,8 +140,15 @@ class HeadPassMixin:
                 views = {f"{name}_L": buffer[predicts] for name, buffer in self._buffers.items()}
                 # a copy, for the view would keep the whole micro-batch's hidden states
                 made = Row(hidden_LH=hidden_RH[:length].clone(), targets_L=tokens[first : first + length], **views)
-                self._pass.add(uid, made, head_VH, bias_V)
+                self._pass.add(group, made, head_VH, bias_V)
         return (checked_KH[None],)
+
+
+def _mixtures(data: TensorDict) -> list[str]:
+    """The group of each row: its prompt's, or what the trainer says where a rollout has several outputs."""
+    if MIXTURE in data:
+        return [str(number) for number in data[MIXTURE].tolist()]
+    return as_list(data["uid"])
 
 
 def _response_states(hidden_BSH: torch.Tensor, offsets: list[int], responses: list[int]) -> list[torch.Tensor]:
