@@ -59,8 +59,8 @@ def own_yaml(args: argparse.Namespace) -> str:
             raise FileNotFoundError(f"{option} {file}: no such file or folder")
     model = Path(args.model).resolve() if Path(args.model).is_dir() else None
     costs = [prompt_cost([file], FrameLimits(), 14, model) for file in (args.data, validation)]
-    rows = costs[0].rows
-    batch = min(8, rows) if kind == "cpu" else args.gpus
+    rows = costs[0].rows or 0
+    batch = max(1, min(8, rows)) if kind == "cpu" else args.gpus
     if rows < batch:
         raise ValueError(f"--data {args.data}: {rows} rows are less than a batch of {batch}, a prompt per GPU")
     # where no processor counts, a question and its options are taken to have 512 tokens at most
