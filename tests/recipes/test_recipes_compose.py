@@ -24,6 +24,7 @@ OWN_KEYS = (
     "data_dir", "out_dir", "run_dir", "demo_dir", "benchmark", "algorithm.tw_grpo", "data.frame_cache",
     "actor_rollout_ref.actor.policy_loss.tw_grpo", "reward.custom_reward_function.reward_kwargs",
     "actor_rollout_ref.rollout.enable_sleep_mode", "actor_rollout_ref.actor.fsdp_config.mixed_precision",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
     # left open by verl on purpose
     "ray_kwargs.ray_init", "actor_rollout_ref.model.override_config",
 )  # fmt: skip
