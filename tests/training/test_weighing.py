@@ -203,3 +203,14 @@ def test_a_dump_that_cannot_be_written_is_said_once_and_training_goes_on(step, t
     (record,) = [record for record in caplog.records if "dump_dir" in record.getMessage()]
     assert "step_000012.parquet could not be written ([Errno 28] No space left on device)" in record.getMessage()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_stored_is_among_the_fields_that_workers_are_sent(monkeypatch):
+    from transfer_queue import KVBatchMeta
+
+    from verl_twgrpo.training import trainer
+
+    monkeypatch.setattr(trainer.tq, "kv_batch_put", lambda **_: None)
+    batch = KVBatchMeta(keys=["a_0_0"], tags=[{}], fields=["advantages"])
+    trainer._store(batch, trainer._nested({"advantages": [torch.ones(2)], WEIGHTS_FIELD: [torch.ones(2)]}))
+    assert batch.fields == ["advantages", WEIGHTS_FIELD]

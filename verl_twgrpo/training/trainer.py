@@ -123,8 +123,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         else:
             mixtures = mixtures_of_outputs(batch.keys)
             if mixtures is not None:
-                column = TensorDict({MIXTURE: torch.tensor(mixtures)}, batch_size=len(mixtures))
-                tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=column)
+                _store(batch, TensorDict({MIXTURE: torch.tensor(mixtures)}, batch_size=len(mixtures)))
             batch.extra_info[PASS_KEY] = {
                 "divergence": weighting.divergence,
                 "rows_per_chunk": self.tw_grpo.tokens_per_chunk,
@@ -214,7 +213,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         if settings.placement == "outside":
             # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
             columns["advantages"] = [a * w for a, w in zip(advantages, weights, strict=True)]
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=_nested(columns))
+        _store(batch, _nested(columns))
         return weight_metrics(self._groups, nan_tokens)
 
     def _read_columns(self, batch: KVBatchMeta) -> None:
@@ -241,6 +240,13 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
     def _row_order(self, key: str) -> tuple[Any, ...]:
         parsed = parse_key(key)
         return self._prompt_order.get(parsed.uid, len(self._prompt_order)), *parsed
+
+
+def _store(batch: KVBatchMeta, columns: TensorDict) -> None:
+    """Store columns with the batch's rows, and name them among its fields: the workers are sent no others."""
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=columns)
+    if batch.fields is not None:
+        batch.fields = [*batch.fields, *sorted(set(columns.keys()) - set(batch.fields))]
 
 
 def _nested(columns: dict[str, list[torch.Tensor]]) -> TensorDict:
