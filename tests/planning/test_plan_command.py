@@ -32,13 +32,13 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
     assert code == 0
     assert lines["run"].endswith("trains Qwen/Qwen2.5-VL-7B-Instruct on 1 x 2 GPUs")
     assert "alpha 0.7" in lines["objective"] and "token-mean" in lines["objective"]
-    assert lines["clip"] == "0.2 below, 0.28 above; idle: with one update a step the ratio is 1"
-    assert lines["batch"].startswith("2 prompts x 8 responses = 16 rows a step; 8 rows (1 group) a rank")
-    assert lines["updates"].startswith("1 a step, of 16 rows")
+    assert lines["clip"] == "0.2 below, 0.28 above; idle: with one update per step the ratio is 1"
+    assert lines["batch"].startswith("2 prompts x 8 responses = 16 rows per step; 8 rows (1 group) per rank")
+    assert lines["updates"].startswith("1 per step, of 16 rows")
     assert lines["train video"].startswith("1024 tokens at most")
     assert lines["val video"].startswith("2048 tokens at most")
     assert lines["weights pass"].startswith("445.5 MiB") and "224.0 MiB" in lines["weights pass"]
-    assert lines["training state"].startswith("58.0 GiB a rank on the host: parameters 15.4 GiB")
+    assert lines["training state"].startswith("58.0 GiB per rank on the host: parameters 15.4 GiB")
     assert lines["parameters"] == "8,292,166,656, 92% of them trained"
     assert lines["steps"] == "500; the data has 500 in one pass"
     assert "5 (every 100 steps) of 87.6 GiB; up to 2 at a time, 175.3 GiB" in lines["checkpoints"]
@@ -73,9 +73,9 @@ def test_several_updates_a_step_and_padding_are_said(plan, overrides):
     lines, notes, _, _ = plan(
         *overrides, "data.train_batch_size=3", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.save_freq=-1"
     )
-    assert lines["updates"].startswith("2 a step, of 16 rows")
+    assert lines["updates"].startswith("2 per step, of 16 rows")
     assert lines["clip"].endswith("from the second update of a step on")
-    assert any(note.startswith("verl adds 8 rows of padding a step: data.train_batch_size=3") for note in notes)
+    assert any(note.startswith("verl adds 8 rows of padding per step: data.train_batch_size=3") for note in notes)
     assert "trainer.save_freq=-1: nothing is saved" in notes
 
 

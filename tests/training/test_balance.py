@@ -64,7 +64,7 @@ def test_padding_is_spread_over_the_steps_of_a_rank(batch, steps):
 
 
 def test_groups_of_5_5_5_and_8_on_two_ranks_make_no_step_of_one_response():
-    """verl pads 23 rows to 24 in mini-batches of 8; groups stay whole in 32 only: four steps of four rows a rank."""
+    """verl pads 23 rows to 24 in mini-batches of 8; groups stay whole in 32 only: four steps of four rows per rank."""
     rows = ["a"] * 5 + ["b"] * 5 + ["c"] * 5 + ["d"] * 8
     assert order_rows(rows + [None], [1] * 24, 2, 4) is None
     order, by_rank = order_rows(rows + [None] * 9, [1] * 32, 2, 4)

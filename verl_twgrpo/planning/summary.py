@@ -75,7 +75,8 @@ def _objective(config: DictConfig, made: Batches) -> Iterator[Line]:
         names = ("divergence", "alpha", "weight", "placement", "scope")
         weights = "token weights (" + ", ".join(f"{name} {config.algorithm.tw_grpo[name]}" for name in names) + ")"
     yield "objective", f"{weights}, {actor.loss_agg_mode}"
-    when = "idle: with one update a step the ratio is 1" if made.updates == 1 else "from the second update of a step on"
+    alone, later = "idle: with one update per step the ratio is 1", "from the second update of a step on"
+    when = alone if made.updates == 1 else later
     yield "clip", f"{actor.clip_ratio_low} below, {actor.clip_ratio_high} above; {when}"
     if config.reward.reward_manager.name == "multi_answer":
         settings = settings_from_config(config)
@@ -92,8 +93,9 @@ def _batches(config: DictConfig, made: Batches) -> Iterator[Line]:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     yield (
         "batch",
-        f"{made.prompts} prompts x {made.n} responses = {made.prompts * made.n} rows a step; {made.rows_per_rank} rows "
-        f"({_count(made.groups_per_rank, 'group')}) a rank, {_count(made.ranks, 'data-parallel rank')}",
+        f"{made.prompts} prompts x {made.n} responses = {made.prompts * made.n} rows per step; "
+        f"{made.rows_per_rank} rows ({_count(made.groups_per_rank, 'group')}) per rank, "
+        f"{_count(made.ranks, 'data-parallel rank')}",
     )
     micro = f"{actor.ppo_micro_batch_size_per_gpu} rows"
     if actor.use_dynamic_bsz:
@@ -101,7 +103,7 @@ def _batches(config: DictConfig, made: Batches) -> Iterator[Line]:
         micro = f"{actor.ppo_max_token_len_per_gpu} tokens, that is {_count(full, 'row')} of full length"
     yield (
         "updates",
-        f"{made.updates} a step, of {made.rows_per_update} rows, learning rate {actor.optim.lr:g}; a rank's "
+        f"{made.updates} per step, of {made.rows_per_update} rows, learning rate {actor.optim.lr:g}; a rank's "
         f"micro-batches of {micro}",
     )
 
@@ -110,8 +112,8 @@ def _batch_notes(config: DictConfig, made: Batches) -> Iterator[str]:
     if made.padding:
         mini = config.actor_rollout_ref.actor.ppo_mini_batch_size
         yield (
-            f"verl adds {_count(made.padding, 'row')} of padding a step: data.train_batch_size={made.prompts} is no "
-            f"multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
+            f"verl adds {_count(made.padding, 'row')} of padding per step: data.train_batch_size={made.prompts} is "
+            f"no multiple of actor_rollout_ref.actor.ppo_mini_batch_size={mini}"
         )
 
 
@@ -139,14 +141,14 @@ def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Li
         waiting = waiting_bytes(made.n, ref.rollout.response_length, sizes.hidden)
         yield (
             "weights pass",
-            f"{_size(logits)} of logits and buffers a rank, and up to {_size(waiting)} of hidden states a group that "
-            f"waits ({made.groups_per_rank:g} a rank at most)",
+            f"{_size(logits)} of logits and buffers per rank, and up to {_size(waiting)} of hidden states per group "
+            f"that waits ({made.groups_per_rank:g} per rank at most)",
         )
     engine = ref.actor.fsdp_config
     shards = made.ranks if engine.fsdp_size == -1 else engine.fsdp_size
     state = {name: number // shards for name, number in training_state_bytes(sizes, engine.model_dtype).items()}
     parts = ", ".join(f"{name} {_size(number)}" for name, number in state.items())
-    yield "training state", f"{_size(sum(state.values()))} a rank {_place(engine)}: {parts}"
+    yield "training state", f"{_size(sum(state.values()))} per rank {_place(engine)}: {parts}"
     yield "parameters", f"{sizes.parameters:,}, {sizes.trainable / sizes.parameters:.0%} of them trained"
 
 
@@ -164,7 +166,7 @@ def _pixels(config: DictConfig, costs: dict[str, PromptCost]) -> Iterator[Line]:
     parts = []
     if "train_files" in costs:
         rows = data.train_batch_size * rollout.n
-        parts.append(f"{_size(pixel_bytes(rows, costs['train_files'].video[1], data.image_patch_size))} a step")
+        parts.append(f"{_size(pixel_bytes(rows, costs['train_files'].video[1], data.image_patch_size))} per step")
     if batch is not None:
         number = pixel_bytes(batch * rollout.val_kwargs.n, costs["val_files"].video[1], data.image_patch_size)
         parts.append(f"{_size(number)} a validation batch of {batch}")

@@ -13,7 +13,7 @@ class Batches:
     """How a step's responses are spread and used; counts are of rows (responses) where nothing else is said.
 
     ranks: data-parallel ranks. rows, padding: of a step, the latter put in by verl so that updates come out even.
-    groups_per_rank, rows_per_rank: of a step. rows_per_update: over all ranks. updates: optimizer steps a step.
+    groups_per_rank, rows_per_rank: of a step. rows_per_update: over all ranks. updates: optimizer steps per step.
     """
 
     prompts: int

@@ -1,4 +1,4 @@
-"""Prepared frames on disk, one file a video and way of sampling it: written once, read by every step of training."""
+"""Prepared frames on disk, one file per video and way of sampling it: written once, read by every step of training."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def difference_table(rows: Sequence[DifferenceRow]) -> str:
 
 
 def timing_table(rows: Sequence[TimingRow]) -> str:
-    """A line an arm: seconds a step by phase, the share of the weights, and the ratios to ``BASELINE``."""
+    """A line per arm: seconds per step by phase, the share of the weights, and the ratios to ``BASELINE``."""
     phases = [phase for phase in (*PHASES, STEP_WITHOUT_GEN, WEIGHTS) if phase not in WEIGHT_PHASES]
     shares = ["weights, % of step", "% of step without gen"]
     ratios = [f"step / {BASELINE}", f"step without gen / {BASELINE}"]
