@@ -16,7 +16,7 @@ class RowKey(NamedTuple):
 
     uid: str
     session: int
-    index: int
+    output: int
 
 
 def parse_key(key: str) -> RowKey:
@@ -42,6 +42,6 @@ def final_rows(keys: Iterable[RowKey]) -> list[int]:
     last: dict[tuple[str, int], int] = {}
     for row, key in enumerate(keys):
         known = last.setdefault(key[:2], row)
-        if keys[known].index < key.index:
+        if keys[known].output < key.output:
             last[key[:2]] = row
     return [last[key[:2]] for key in keys]

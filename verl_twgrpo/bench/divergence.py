@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -109,7 +109,15 @@ def measure_shape(shape: Shape) -> list[Measurement]:
             peak = max(result["peak_mib"] for result in results)
         measurements.append(
             Measurement(
-                method, *astuple(shape), p20, p50, p80, peak, device, torch.get_num_threads(), torch.__version__
+                method,
+                **asdict(shape),
+                p20_ms=p20,
+                p50_ms=p50,
+                p80_ms=p80,
+                peak_mib=peak,
+                device=device,
+                threads=torch.get_num_threads(),
+                torch=torch.__version__,
             )
         )
     return measurements

@@ -7,6 +7,7 @@ import asyncio
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from verl_twgrpo.video.decode import prepare_video
 
     limits = FrameLimits(args.frames, args.max_pixels)
-    prompts = []
+    prompts: list[list[dict[str, Any]]] = []
     for path in args.videos:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such video")
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         cache = FrameCache(folder)
         for messages in prompts:
-            video = messages[0]["content"][0]
-            cache.put(video, *prepare_video(video), notes=[])
+            element = messages[0]["content"][0]
+            cache.put(element, *prepare_video(element), notes=[])
         config = OmegaConf.create({"frame_cache": folder})
         stock = min(step(RLHFDataset, config) for _ in range(args.repeat))
         # every step of a run has prompts that it has not seen for long: nothing is left in memory from the last

@@ -128,7 +128,7 @@ def worker_pass(corpus: list[dict[str, Any]]) -> Callable[[], None]:
     return lambda: asyncio.run(score_all())
 
 
-def measure(one_pass: Callable[[], None], n_rollouts: int) -> list[float]:
+def measure(one_pass: Callable[[], object], n_rollouts: int) -> list[float]:
     """Rollouts a second of each of ``PASSES`` passes after one warm-up, lowest first."""
     one_pass()
     rates = []
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name}: {getattr(args, name)} is too small, need at least 1")
     corpus = make_corpus(args.rollouts, args.words, args.seed)
-    passes: dict[str, Callable[[], None]] = {
+    passes: dict[str, Callable[[], object]] = {
         "compute_score, strict": lambda: [compute_score(**rollout) for rollout in corpus],
         "compute_score, lenient": lambda: [compute_score(**rollout, lenient=True) for rollout in corpus],
         "manager, token ids to scores": worker_pass(corpus),

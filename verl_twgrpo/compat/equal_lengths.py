@@ -11,7 +11,6 @@ from types import ModuleType
 
 import torch
 import wrapt
-from tensordict import TensorDict
 
 from verl_twgrpo.compat.workaround import Workaround
 
@@ -22,7 +21,7 @@ def fix_equal_lengths(module: ModuleType) -> None:
 
 
 def _rebuild_then_fix(wrapped, instance, args, kwargs):
-    data: TensorDict = args[0] if args else kwargs["data"]
+    data = args[0] if args else kwargs["data"]
     if "position_ids" in data:
         position_ids = data["position_ids"]
         if isinstance(position_ids, torch.Tensor) and position_ids.dim() == 3:

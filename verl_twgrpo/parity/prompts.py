@@ -68,7 +68,7 @@ def write_video(path: Path) -> Path:
         stream.height = stream.width = SIZE
         stream.pix_fmt = "yuv420p"
         for number in range(FRAMES):
-            image = np.full((SIZE, SIZE, 3), 96, dtype=np.uint8)
+            image: np.ndarray = np.full((SIZE, SIZE, 3), 96, dtype=np.uint8)
             left = number * (SIZE - 16) // (FRAMES - 1)
             image[20:36, left : left + 16] = (220, 40, 40)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

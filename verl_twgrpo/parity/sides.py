@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Seen:
             ours, theirs = (found.time_coordinates[side][number] for side in ("actor", "rollout"))
             yield f"video {number + 1}    time coordinates: rollout {_numbers(theirs)}"
             yield f"                             actor   {_numbers(ours)}"
-            if found.seconds[number] is not None:
-                yield f"           they stand for seconds    {_numbers(found.seconds[number])}"
+            if (seconds := found.seconds[number]) is not None:
+                yield f"           they stand for seconds    {_numbers(seconds)}"
             if found.video_seconds[number]:
                 yield f"           frames lie at seconds     {_numbers(found.video_seconds[number])}"
         yield (
@@ -137,6 +137,6 @@ def _verdict(equal: bool) -> str:
     return "equal" if equal else "DIFFERENT"
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     shown = " ".join(f"{value:g}" for value in values[:16])
     return shown + (f" ... {values[-1]:g}" if len(values) > 16 else "")

@@ -44,7 +44,7 @@ def weights_figure(runs: Sequence[Run]) -> Figure | None:
         return None
     figure, axes = new_figure(len(runs), 4.2)
     fields = [series.weights_by_position(run.groups) for run in runs]
-    low, high = (pick([pick(weights[~np.isnan(weights)]) for weights, _ in fields]) for pick in (np.min, np.max))
+    low, high = (float(pick([pick(field[~np.isnan(field)]) for field, _ in fields])) for pick in (np.min, np.max))
     if low == high:  # every group degenerate: all weights are 1
         low, high = low - 0.5, high + 0.5
     top = max(weights.shape[0] for weights, _ in fields)
@@ -104,12 +104,17 @@ def validation_figure(accuracies: Mapping[str, Mapping[int, Mapping[str, Score]]
     return figure
 
 
-def _with_intervals(axis: Axes, scored: Sequence[tuple[int, Score]], kind: str, **style: str) -> ErrorbarContainer:
+def _with_intervals(axis: Axes, scored: Sequence[tuple[int, Score]], kind: str, **style: Any) -> ErrorbarContainer:
     middle, low, high = (
         np.array([100 * getattr(score, f"{kind}{end}") for _, score in scored]) for end in ("", "_low", "_high")
     )
     steps = [step for step, _ in scored]
-    marker = {"marker": "o" if kind == "strict" else "D", "markersize": 4, "capsize": 2.5, "elinewidth": 0.9}
+    marker: dict[str, Any] = {
+        "marker": "o" if kind == "strict" else "D",
+        "markersize": 4,
+        "capsize": 2.5,
+        "elinewidth": 0.9,
+    }
     return axis.errorbar(steps, middle, yerr=np.maximum(0, [middle - low, high - middle]), **marker, **style)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def divergence(run: Run) -> Series | None:
     return dumped or _logged(run, "tw_grpo/divergence_mean", "all tokens")
 
 
-def spread(rewards: Sequence[float]) -> float:
+def spread(rewards: Sequence[float] | np.ndarray) -> float:
     """Sample standard deviation, as the trainer logs it; 0 for a single response."""
     return float(np.std(rewards, ddof=min(1, len(rewards) - 1)))
 
@@ -88,14 +89,14 @@ def _logged(run: Run, name: str, note: str = "logged") -> Series | None:
     return _series(values, note) if values else None
 
 
-def _dumped(run: Run, reduce: Callable[[list[Group]], float], note: str = "dumped") -> Series | None:
+def _dumped(run: Run, reduce: Callable[[list[Group]], Any], note: str = "dumped") -> Series | None:
     by_step: dict[int, list[Group]] = {}
     for group in run.groups:
         by_step.setdefault(group.step, []).append(group)
     return _series({step: reduce(groups) for step, groups in by_step.items()}, note) if by_step else None
 
 
-def _rolled_out(run: Run, reduce: Callable[[list[list[float]]], float]) -> Series | None:
+def _rolled_out(run: Run, reduce: Callable[[list[list[float]]], Any]) -> Series | None:
     by_step = {step: list(groups.values()) for step, groups in run.rollout_rewards.items() if groups}
     return _series({step: reduce(groups) for step, groups in by_step.items()}, "rollouts") if by_step else None
 

@@ -78,8 +78,9 @@ def leniency_names(lenient: bool | Iterable[str], known: Set[str] | None = None)
     is_list = isinstance(lenient, Iterable) and not isinstance(lenient, str)
     names = frozenset(map(str, lenient)) if is_list else None
     if names is None or not names <= every_rule:
-        known = ", ".join(sorted(every_rule))
-        raise ValueError(f"lenient: {lenient!r} is neither true, false nor a list of rules among {known}")
+        raise ValueError(
+            f"lenient: {lenient!r} is neither true, false nor a list of rules among {', '.join(sorted(every_rule))}"
+        )
     return names
 
 

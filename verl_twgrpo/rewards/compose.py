@@ -66,9 +66,9 @@ class Composition:
 
     def total(self, parts: Parts, form: float, tokens: int | None) -> dict[str, float | None]:
         """All scores of one response: score, acc, accuracy, soft_accuracy, format, parsed, and the task's own."""
-        accuracy = parts["accuracy"]
-        soft = parts.get("soft_accuracy", accuracy)
-        reward = parts.get("reward", soft)
+        accuracy = _known(parts, "accuracy")
+        soft = _known(parts, "soft_accuracy", accuracy)
+        reward = _known(parts, "reward", soft)
         length = self.length_terms(soft, tokens)
         score = self.accuracy_weight * reward + self.format_weight * form
         named = {
@@ -83,6 +83,12 @@ class Composition:
         if self.length_bonus or self.overlong_buffer:
             named["length_reward"] = length
         return named | {name: value for name, value in parts.items() if name not in named and name != "reward"}
+
+
+def _known(parts: Parts, name: str, default: float | None = None) -> float:
+    value = parts.get(name, default)
+    assert value is not None, f"{name}: a number, as checked() has seen"
+    return value
 
 
 def read_settings(task: Task, settings: Mapping[str, Any] | None) -> tuple[Composition, TaskSettings]:

@@ -164,9 +164,10 @@ def _bracketed_boxes(tokens: Sequence[str]) -> list[Box | None] | None:
             boxes.append(None)
             continue
         numbers = [_signed(part) for part in _split(group, ",")]
-        if len(numbers) != 4 or None in numbers:
+        known = [number for number in numbers if number is not None]
+        if len(numbers) != 4 or len(known) != 4:
             return None
-        boxes.append(tuple(numbers))
+        boxes.append((known[0], known[1], known[2], known[3]))
     return boxes
 
 

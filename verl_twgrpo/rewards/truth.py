@@ -147,7 +147,8 @@ def read_true_box(value: Any, frame: Frame, where: str) -> Box:
     """A true box [x1, y1, x2, y2], cut to its frame. Raises ``ValueError`` if nothing of it lies inside."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 4:
         raise ValueError(f"{where}: box {value!r} is not [x1, y1, x2, y2]")
-    box = clip_box(tuple(finite(side, "a box's side", where) for side in value), frame.width, frame.height)
+    x1, y1, x2, y2 = (finite(side, "a box's side", where) for side in value)
+    box = clip_box((x1, y1, x2, y2), frame.width, frame.height)
     if box is None:
         raise ValueError(f"{where}: box {value!r} has no area in a frame of {frame.width:g} x {frame.height:g}")
     return box

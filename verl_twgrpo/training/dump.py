@@ -69,6 +69,7 @@ class StepDump:
         keys = [batch.keys[row] for row in rows]
         fields = ["responses", *TOKEN_FIELDS.values(), "rm_scores", "reward_model", "extra_fields", "extra_info"]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        assert self._folder is not None, "asked for no dump"
         path = Path(self._folder) / f"step_{trainer.global_steps:06d}.parquet"
         joins = getattr(trainer, "local_trigger_step", 0) > 0
         return trainer._dump_executor.submit(

@@ -36,7 +36,8 @@ def install_exit_summary(config: DictConfig) -> None:
         return
     for name in DRIVERS:
         driver = sys.modules.get(name)
-        if callable(getattr(driver, "run_ppo", None)) and not isinstance(driver.run_ppo, wrapt.FunctionWrapper):
+        run_ppo = getattr(driver, "run_ppo", None)
+        if callable(run_ppo) and not isinstance(run_ppo, wrapt.FunctionWrapper):
             wrapt.wrap_function_wrapper(driver, "run_ppo", _say_if_it_fails)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transfer_queue import KVBatchMeta
+
+if TYPE_CHECKING:
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer as _Trainer  # what it goes before
+else:
+    _Trainer = object
 
 logger = logging.getLogger(__name__)
 
 DIFFERENCE = "training/rollout_probs_diff_mean"
 
 
-class InputChecks:
+class InputChecks(_Trainer):
     """Goes before verl's trainer and looks at what its old-log-prob step brings (verl/trainer/ppo/v1/trainer_base.py).
 
     Settings: ``algorithm.tw_grpo.max_rollout_probs_diff``.

@@ -74,8 +74,8 @@ class TWGRPOConfig(BaseConfig):
     weight: str = "one_plus"
     scope: str = "all"
     placement: str = "outside"
-    normalise: str = "none"
-    control: str = "none"
+    normalise: Normalise = "none"
+    control: Control = "none"
     seed: int = 0
     std_eps: float = 0.0
     tokens_per_chunk: int | None = None

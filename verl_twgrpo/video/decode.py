@@ -188,11 +188,13 @@ def sample_times(
     ``start`` and ``end`` cut (seconds). The metadata count in milliseconds, as if the file had 1000 frames per second:
     whoever divides frame numbers by the rate gets the frames' own times.
     """
-    times = [(time - info.times[0]) * info.tick for time in info.times]
+    tick = info.tick
+    assert tick is not None, "of a constant rate"
+    times = [(time - info.times[0]) * tick for time in info.times]
     first, last = max(start or 0.0, 0.0), times[-1] if end is None else min(end, times[-1])
     wanted = torch.linspace(first, last, nframes, dtype=torch.float64).tolist()
-    indices = [max(bisect_right(times, time + info.tick / 2) - 1, 0) for time in wanted]
-    length = last - first + _gaps(info.times)[1] * info.tick
+    indices = [max(bisect_right(times, time + tick / 2) - 1, 0) for time in wanted]
+    length = last - first + _gaps(info.times)[1] * tick
     return indices, {
         "fps": 1000.0,
         "frames_indices": [round(times[k] * 1000) for k in indices],
@@ -203,7 +205,7 @@ def sample_times(
 
 def read_frames(
     video: Mapping[str, Any], info: VideoInfo | None = None, on_damage: Callable[[str], None] | None = None
-) -> tuple[torch.Tensor, dict[str, Any], float]:
+) -> tuple[torch.Tensor, dict[str, Any], float | None]:
     """Decode the sampled frames of ``video`` = {"video": path, "nframes": n, ..}.
 
     Without nframes the number follows from fps, as in qwen-vl-utils; video_start and video_end (seconds) cut. Returns
@@ -227,9 +229,9 @@ def read_frames(
     if info.tick is not None:
         indices, metadata = sample_times(info, nframes, video.get("video_start"), video.get("video_end"))
     pictures, damage = _decode(path, info, sorted(set(indices)))
-    if damage and on_damage is None:
-        raise VideoError(f"{path}: {damage}")
     if damage:
+        if on_damage is None:
+            raise VideoError(f"{path}: {damage}")
         on_damage(damage)
     if len({picture.shape for picture in pictures.values()}) > 1:
         raise VideoError(f"{path}: its frames are of several sizes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def resolved(videos: Any, folder: str) -> Any:
@@ -20,12 +20,12 @@ def _resolved(video: Any, folder: str) -> Any:
     return {**video, "video": os.path.join(folder, path)} if is_relative(path) else video
 
 
-def is_relative(path: Any) -> bool:
+def is_relative(path: Any) -> TypeGuard[str]:
     """Whether a video's path is one of the file system, and not absolute."""
     return isinstance(path, str) and "://" not in path and not os.path.isabs(path)
 
 
-def resolve_in_verls_datasets(rl_dataset: ModuleType) -> None:
+def resolve_in_verls_datasets(rl_dataset: Any) -> None:
     """Let verl/utils/dataset/rl_dataset.py, which reads parquet files by ``datasets.load_dataset``, see whole paths.
 
     A path that is there as it stands, from the working directory, is left as it is: that is what verl takes it for.

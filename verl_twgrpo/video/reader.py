@@ -8,12 +8,12 @@ without a frame cache. ``FORCE_QWENVL_VIDEO_READER=torchcodec`` (qwen-vl-utils' 
 from __future__ import annotations
 
 import os
-from types import ModuleType
+from typing import Any
 
 NAME = "pyav"
 
 
-def offer_pyav(vision_process: ModuleType) -> None:
+def offer_pyav(vision_process: Any) -> None:
     """Add our reader to qwen_vl_utils/vision_process.py, and choose it unless another one is forced."""
     from verl_twgrpo.video.decode import read_frames
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -74,10 +74,25 @@ class Weighting(ABC):
     name: ClassVar[str]
     Settings: ClassVar[type] = NoSettings
     off: ClassVar[Mapping[str, Any]] = {}
-    columns: Sequence[str] = ()
-    divergence: str | None = None
-    extra_passes: Mapping[str, str | Mapping[str, Any]] = {}
-    active: bool = True
+    if TYPE_CHECKING:  # for a type checker, a property may become a class attribute, but not the reverse
+
+        @property
+        def columns(self) -> Sequence[str]: ...
+
+        @property
+        def divergence(self) -> str | None: ...
+
+        @property
+        def extra_passes(self) -> Mapping[str, str | Mapping[str, Any]]: ...
+
+        @property
+        def active(self) -> bool: ...
+
+    else:
+        columns = ()
+        divergence = None
+        extra_passes = {}
+        active = True
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = self.Settings() if settings is None else settings

@@ -12,7 +12,6 @@ from typing import Any
 from verl_twgrpo.data.schema import LETTERS, Item
 
 _LETTERED = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):])(?:\s+|$)")
-_ANSWER = re.compile(r"(?:<answer>)?\s*(.*?)\s*(?:</answer>)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ def options(row: Mapping[str, Any], field: str = "options") -> tuple[str, ...]:
             raise ValueError(f"{field}: need texts, got {option!r:.60}")
     if len(raw) > len(LETTERS):
         raise ValueError(f"{field}: {len(raw)} options, at most {len(LETTERS)} have letters")
-    marks = [_LETTERED.match(option) for option in raw]
-    if not all(marks):
+    marks = [mark for option in raw if (mark := _LETTERED.match(option))]
+    if len(marks) < len(raw):
         return tuple(option.strip() for option in raw)
     letters = "".join(mark.group(1) or mark.group(2) for mark in marks)
     if letters != LETTERS[: len(raw)]:
@@ -57,7 +56,7 @@ def options(row: Mapping[str, Any], field: str = "options") -> tuple[str, ...]:
 
 def letters(answer: str, field: str) -> frozenset[str]:
     """The letters of "C", "(C)", "(A),(C)", "A,C" or "<answer>A,C</answer>"; anything else is refused."""
-    content = _ANSWER.fullmatch(answer.strip()).group(1)
+    content = answer.strip().removeprefix("<answer>").removesuffix("</answer>").strip()
     parts = [part.strip().removeprefix("(").removesuffix(")") for part in content.split(",")]
     if any(len(part) != 1 or part not in LETTERS for part in parts):
         raise ValueError(f"{field}: need option letters, got {answer!r:.60}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def summary_rows(study: Study) -> list[SummaryRow]:
                 for kind, seeds, n, means in _by_kind(study, strict_SN, soft_SN):
                     resampled = _resampled(seeds)
                     seeds_or_none = None if arm == START else seeds
-                    rows.append(SummaryRow(arm, step, frames, kind, seeds_or_none, n, *means, resampled))
+                    rows.append(SummaryRow(arm, step, frames, kind, seeds_or_none, n, interval=resampled, **means))
     return rows + control_rows(study)
 
 
@@ -127,7 +128,7 @@ def control_rows(study: Study) -> list[SummaryRow]:
     }
     rows = []
     for kind, mask_N in study.masks().items():
-        best = [max(constants, key=lambda c, m=metric: constants[c][m][mask_N].mean()) for metric in (0, 1)]
+        best = [_best(constants, metric, mask_N) for metric in (0, 1)]
         names = [",".join(sorted(constant)) for constant in best]
         controls = {
             BEST_CONSTANT: (constants[best[0]][0], constants[best[1]][1], f"strict {names[0]}; soft {names[1]}"),
@@ -135,9 +136,10 @@ def control_rows(study: Study) -> list[SummaryRow]:
             OBSERVED: (*observed_N, ""),
         }
         for name, (strict, soft, note) in controls.items():
-            means = (*_mean(strict[None, mask_N]), *_mean(soft[None, mask_N]))
+            means = _means(strict[None, mask_N], soft[None, mask_N])
             frames = SEEN if name == OBSERVED else BLANK
-            rows.append(SummaryRow(name, None, frames, kind, None, int(mask_N.sum()), *means, _resampled(1), note))
+            n = int(mask_N.sum())
+            rows.append(SummaryRow(name, None, frames, kind, None, n, interval=_resampled(1), note=note, **means))
     return rows
 
 
@@ -195,21 +197,25 @@ def _differences(study: Study, first: tuple[str, str], second: tuple[str, str]) 
         )
     )
     return [
-        DifferenceRow(*first, *second, step, kind, seeds, n, *means, _resampled(seeds))
+        DifferenceRow(*first, *second, step, kind, seeds, n, interval=_resampled(seeds), **means)
         for kind, seeds, n, means in _by_kind(study, strict_SN, soft_SN)
     ]
 
 
-def _by_kind(study: Study, strict_SN: np.ndarray, soft_SN: np.ndarray) -> list[tuple[str, int, int, tuple[float, ...]]]:
-    """Kind, seeds, questions, and mean, low and high of strict and of soft."""
+def _by_kind(study: Study, strict_SN: np.ndarray, soft_SN: np.ndarray) -> list[tuple[str, int, int, dict[str, Any]]]:
+    """Kind, seeds, questions, and mean, low and high of strict and of soft, by column."""
     return [
-        (kind, len(strict_SN), int(mask_N.sum()), (*_mean(strict_SN[:, mask_N]), *_mean(soft_SN[:, mask_N])))
+        (kind, len(strict_SN), int(mask_N.sum()), _means(strict_SN[:, mask_N], soft_SN[:, mask_N]))
         for kind, mask_N in study.masks().items()
     ]
 
 
-def _mean(scores_SN: np.ndarray) -> tuple[float, float, float]:
-    return float(scores_SN.mean()), *two_way_interval(scores_SN)
+def _means(strict_SN: np.ndarray, soft_SN: np.ndarray) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, scores_SN in (("strict", strict_SN), ("soft", soft_SN)):
+        low, high = two_way_interval(scores_SN)
+        columns |= {name: float(scores_SN.mean()), f"{name}_low": low, f"{name}_high": high}
+    return columns
 
 
 def _stacked(runs: Sequence[StudyRun], step: int, frames: str) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +225,12 @@ def _stacked(runs: Sequence[StudyRun], step: int, frames: str) -> tuple[np.ndarr
 
 def _resampled(seeds: int) -> str:
     return "seeds and questions" if seeds > 1 else "questions"
+
+
+def _best(
+    constants: Mapping[frozenset[str], tuple[np.ndarray, np.ndarray]], metric: int, mask_N: np.ndarray
+) -> frozenset[str]:
+    return max(constants, key=lambda constant: constants[constant][metric][mask_N].mean())
 
 
 def _sets(options: int) -> list[frozenset[str]]:

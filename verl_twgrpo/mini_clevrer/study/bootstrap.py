@@ -19,8 +19,7 @@ def two_way_interval(scores_SN: np.ndarray) -> tuple[float, float]:
     seeds, items = scores_SN.shape
     drawn_RN = _draws(seeds, axis=0) @ scores_SN.astype(np.float32)
     means_R = np.einsum("rn,rn->r", drawn_RN, _draws(items, axis=1)) / (seeds * items)
-    low, high = np.quantile(means_R, [0.025, 0.975])
-    return float(low), float(high)
+    return float(np.quantile(means_R, 0.025)), float(np.quantile(means_R, 0.975))
 
 
 @lru_cache(maxsize=16)

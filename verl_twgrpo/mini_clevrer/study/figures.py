@@ -85,7 +85,7 @@ def accuracy_figure(rows: Sequence[SummaryRow]) -> Figure:
 
 def _by_seed(rows: Sequence[CurveRow], column: str) -> tuple[np.ndarray, np.ndarray]:
     """The steps at which every seed has the column, and its values as [seeds, steps]."""
-    by_seed: dict[int, dict[int, float]] = {}
+    by_seed: dict[int | None, dict[int, float]] = {}
     for row in rows:
         values = by_seed.setdefault(row.seed, {})
         if getattr(row, column) is not None:

@@ -54,8 +54,8 @@ def write_results(root: Path, out: Path) -> list[Path]:
         if found
     ]
     summary, curves = rows["summary.csv"][1], rows["curves.csv"][1]
-    shown = (rows[name][1] for name in ("differences.csv", "timing.csv", "follows.csv"))
-    written.append(_write(out / TABLES, tables.page(summary, *shown, command=COMMAND)))
+    differences, timing, follows = (rows[name][1] for name in ("differences.csv", "timing.csv", "follows.csv"))
+    written.append(_write(out / TABLES, tables.page(summary, differences, timing, follows, COMMAND)))
     names = [f"{LABELS[arm]}: {len(study.of(arm))}" for arm in study.arms()]
     with style.look():
         drawn = {LEARNING: figures.learning_figure(curves), ACCURACY: figures.accuracy_figure(summary)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from verl_twgrpo.mini_clevrer.study.reading import Study, StudyRun
 
@@ -35,7 +36,12 @@ WEIGHT_PHASES = ("tw_grpo", "tw_grpo_head_pass", "tw_grpo_dump")
 SKIPPED = 2
 """Steps at a run's start that are not timed: caches and kernels warm up."""
 
-FOLLOWED = ("critic/score/mean", "response_length/mean", "actor/grad_norm", "actor/pg_loss")
+FOLLOWED = {
+    "reward": "critic/score/mean",
+    "response_length": "response_length/mean",
+    "grad_norm": "actor/grad_norm",
+    "pg_loss": "actor/pg_loss",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class CurveRow:
     """One training step of one run. Means over its rollouts; lengths in tokens, entropy in nats; None: not logged."""
 
     arm: str
-    seed: int
+    seed: int | None
     step: int
     reward: float | None
     reward_spread: float | None
@@ -87,7 +93,7 @@ class FollowsRow:
     text at the last step that both validated, of n.
     """
 
-    seed: int
+    seed: int | None
     steps: int
     first_difference: int | None
     reward: float | None
@@ -177,11 +183,11 @@ def follows_rows(study: Study) -> list[FollowsRow]:
 def _follows(run: StudyRun, other: StudyRun) -> FollowsRow:
     steps = sorted(set(_steps(run)) & set(_steps(other)))
     first: int | None = None
-    largest: list[float | None] = []
-    for name in FOLLOWED:
+    largest: dict[str, Any] = {}
+    for column, name in FOLLOWED.items():
         ours, theirs = (one.scalars.get(name, {}) for one in (run, other))
         distances = {step: abs(ours[step] - theirs[step]) for step in steps if step in ours and step in theirs}
-        largest.append(max(distances.values(), default=None))
+        largest[column] = max(distances.values(), default=None)
         # not "> 0": a NaN differs from everything
         apart = [step for step, distance in distances.items() if distance != 0]
         first = min([*apart, *([] if first is None else [first])], default=None)
@@ -194,7 +200,8 @@ def _follows(run: StudyRun, other: StudyRun) -> FollowsRow:
         for ours, theirs in zip(run.answers[step, frames].texts, other.answers[step, frames].texts, strict=True)
     ]
     share = sum(equal) / len(equal) if equal else None
-    return FollowsRow(run.seed, len(steps), first, *largest, last, len(equal), share)
+    counts: dict[str, Any] = {"validation_step": last, "n": len(equal), "equal_answers": share}
+    return FollowsRow(run.seed, len(steps), first, **largest, **counts)
 
 
 def _steps(run: StudyRun) -> list[int]:

@@ -93,7 +93,9 @@ def simulate(world: World, without: int | None = None) -> Motion:
     while True:
         legs.append((now, state))
         left = DURATION - now
-        wait, pair, hitter = left, None, None
+        wait = left
+        pair: Pair | None = None
+        hitter: int | None = None
         for i, (x, y, vx, vy) in state.items():
             time = _time_to_wall(x, y, vx, vy, world.radius)
             if time < wait:
@@ -113,7 +115,7 @@ def simulate(world: World, without: int | None = None) -> Motion:
             break
         now += wait
         state = {i: (x + vx * wait, y + vy * wait, vx, vy) for i, (x, y, vx, vy) in state.items()}
-        for i in pair or (hitter,):
+        for i in pair or ((hitter,) if hitter is not None else ()):
             state[i] = (*state[i][:2], 0.0, 0.0)
         if pair is not None:
             contacts[pair] = now

@@ -57,8 +57,9 @@ def matched_iou(boxes: Sequence[Box], truth: BoxesTruth) -> float:
 def spatial_grounding(text: str, truth: BoxesTruth, settings: BoxSettings) -> dict:
     """IoU, or for several boxes the mean IoU of the best matching."""
     content = settings.answer(text)
-    boxes = None if content is None else read_boxes(content)
-    if boxes is not None and (None in boxes or len(boxes) > MAX_BOXES_PER_TRUE_BOX * len(truth.boxes)):
+    read = None if content is None else read_boxes(content)
+    boxes = None if read is None or None in read else [box for box in read if box is not None]
+    if boxes is not None and len(boxes) > MAX_BOXES_PER_TRUE_BOX * len(truth.boxes):
         boxes = None
     iou = matched_iou(boxes, truth) if boxes else 0.0
     return {

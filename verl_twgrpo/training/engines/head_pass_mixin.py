@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
@@ -17,6 +17,11 @@ from verl_twgrpo.training.engines.group_pass import GroupPass, Row
 from verl_twgrpo.training.engines.options import options_of
 from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.vision import freeze_vision_tower
+
+if TYPE_CHECKING:
+    from verl.workers.engine.fsdp import FSDPEngineWithLMHead as _Engine  # an engine that the mixin may go before
+else:
+    _Engine = object
 
 # The flag and settings of a weights pass, carried by KVBatchMeta.extra_info to the workers.
 PASS_KEY = "tw_grpo_pass"
@@ -31,7 +36,7 @@ CHECKED_POSITIONS = 8
 CHANGES_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
-class HeadPassMixin:
+class HeadPassMixin(_Engine):
     """Makes an engine return the group divergence D_t of every response token beside log-probs and entropies.
 
     Goes before an engine that calls ``prepare_model_inputs``, its module and ``prepare_model_outputs`` in turn for
@@ -115,7 +120,8 @@ class HeadPassMixin:
     def _take_hidden_states(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         """Forward pre-hook of the head: hidden states as ``_response_states`` takes them."""
         (hidden_BSH,) = args
-        batch = self._micro_batch
+        batch, running = self._micro_batch, self._pass
+        assert batch is not None and running is not None, "the hook is there in a weights pass only"
         input_ids = batch["input_ids"]
         tokens, ends = input_ids.values(), input_ids.offsets()[1:].tolist()
         responses = batch["responses"].offsets().diff().tolist()
@@ -140,7 +146,7 @@ class HeadPassMixin:
                 views = {f"{name}_L": buffer[predicts] for name, buffer in self._buffers.items()}
                 # a copy, for the view would keep the whole micro-batch's hidden states
                 made = Row(hidden_LH=hidden_RH[:length].clone(), targets_L=tokens[first : first + length], **views)
-                self._pass.add(group, made, head_VH, bias_V)
+                running.add(group, made, head_VH, bias_V)
         return (checked_KH[None],)
 
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
@@ -30,6 +30,11 @@ from verl_twgrpo.training.engines.packing import (
     split_to,
 )
 
+if TYPE_CHECKING:
+    from verl.workers.engine.fsdp import FSDPEngineWithLMHead as _Engine  # an engine that the mixin may go before
+else:
+    _Engine = object
+
 logger = logging.getLogger(__name__)
 
 # The setting algorithm.packed_groups ("auto" or "true"), carried by KVBatchMeta.extra_info to the workers.
@@ -44,7 +49,7 @@ _PROMPT_COLUMN = "tw_grpo_prompt"
 _PACKED = "tw_grpo_packed_rows"
 
 
-class PackedGroupsMixin:
+class PackedGroupsMixin(_Engine):
     """Makes an engine run a batch flagged with ``PACKED_KEY`` in packed rows: prompt, response 1, ..., response G.
 
     Same log-probs, entropies, losses and gradients; the prompt, and with it the images and videos, runs once per group
@@ -210,6 +215,7 @@ class PackedGroupsMixin:
         """The head sees [1, N, H], the positions that predict response tokens, row after row."""
 
         def select(head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            assert self._packed is not None
             return (args[0][:, self._packed.predicts_N],)
 
         # before any other hook on the head

@@ -99,12 +99,9 @@ def pack(prompt_of_row: Sequence[int], lengths: Lengths, device: torch.device | 
             place += response
     targets = [torch.arange(end - response, end) for end, response in zip(starts[1:], lengths.responses, strict=True)]
     groups = [(lengths.prompts[rows[0]], [lengths.responses[row] for row in rows]) for rows in rows_of.values()]
-    return PackedRows(
-        layout_of(groups, device),
-        [rows[0] for rows in rows_of.values()],
-        *(torch.cat(index).to(device) for index in (tokens, predicts, targets)),
-        lengths,
-    )
+    token_S, predicts_N, target_N = (torch.cat(index).to(device) for index in (tokens, predicts, targets))
+    first_rows = [rows[0] for rows in rows_of.values()]
+    return PackedRows(layout_of(groups, device), first_rows, token_S, predicts_N, target_N, lengths)
 
 
 def packed_tokens(rows: Sequence[int], prompt_of_row: Sequence[int], lengths: Lengths) -> int:
@@ -128,7 +125,7 @@ def micro_batches(
     batches: list[list[int]] = []
     if tokens is None:
         for group in groups.values():
-            if batches and len(batches[-1]) + len(group) <= rows:
+            if batches and rows is not None and len(batches[-1]) + len(group) <= rows:
                 batches[-1].extend(group)
             else:
                 batches.append(list(group))
