@@ -102,8 +102,8 @@ def test_a_missing_context_limit_is_pointed_out(plan, overrides):
     ("override", "message"),
     [
         ("recipe=nope", "Could not find 'recipe/nope' Available options"),
-        ("data.max_prompt_lenght=1", "Could not override 'data.max_prompt_lenght'"),
-        ("algorithm.tw_grpo.alhpa=1", "algorithm.tw_grpo.alhpa: there is no such setting; choose from "),
+        ("data.max_prompt_lenght=1", "data.max_prompt_lenght: there is no such setting; did you mean data.max_pr"),
+        ("algorithm.tw_grpo.alhpa=1", "no such setting; did you mean algorithm.tw_grpo.alpha? choose"),
         ("algorithm.tw_grpo.alpha=-1", "algorithm.tw_grpo.alpha=-1: need a number of 0 or more"),
         ("trainer.n_gpus_per_node=4", "data.train_batch_size=2: 4 data-parallel ranks"),
         ("actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.n=1: one response is no group"),

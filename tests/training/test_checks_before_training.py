@@ -153,7 +153,7 @@ def test_a_run_without_tw_grpo_is_not_checked():
         ("algorithm.rollout_correction.bypass_mode=True", r"bypass_mode=True"),
         ("data.train_batch_size=3", r"data\.train_batch_size=3: 2 data-parallel ranks"),
         ("algorithm.tw_grpo.alpha=-1", r"algorithm\.tw_grpo\.alpha=-1"),
-        ("+algorithm.tw_grpo.alhpa=1", r"algorithm\.tw_grpo\.alhpa: there is no such setting; choose from weighting"),
+        ("+algorithm.tw_grpo.alhpa=1", r"tw_grpo\.alhpa: .* did you mean algorithm\.tw_grpo\.alpha\? choose from w"),
         ("actor_rollout_ref.model.path=/nowhere/at/all", r"model\.path=/nowhere/at/all: no such folder"),
         ("actor_rollout_ref.model.path=null", r"model\.path is not set"),
         ("data.train_files=/no/such.parquet", r"data\.train_files=/no/such\.parquet: no such file"),

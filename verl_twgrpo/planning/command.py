@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
-import re
 import warnings
 from contextlib import redirect_stdout
 
@@ -52,13 +51,7 @@ def compose_run(overrides: list[str]) -> DictConfig:
         try:
             return compose("ppo_trainer", overrides=overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            message = " ".join(str(error).partition("Config search path")[0].split())
-            setting = re.match(r"Could not override 'algorithm\.tw_grpo\.(\w+)'", message)
-            if setting:  # Hydra would have one append it
-                from verl_twgrpo.training.checks.settings import no_such_setting
-
-                message = no_such_setting(setting[1])
-            raise ValueError(message) from error
+            raise ValueError(" ".join(str(error).partition("Config search path")[0].split())) from error
 
 
 def check_run(config: DictConfig) -> tuple[list[str], list[str]]:

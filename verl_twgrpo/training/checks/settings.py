@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_twgrpo.config.near_names import no_such_setting
 from verl_twgrpo.training.settings import TWGRPOConfig
 
 
@@ -26,16 +27,9 @@ def read_settings(node: DictConfig) -> TWGRPOConfig:
     """The settings in ``algorithm.tw_grpo``. Raises ``ValueError`` naming an unknown key or a bad value."""
     values = OmegaConf.to_container(node, resolve=True)
     values.pop("_target_", None)
-    unknown = sorted(set(values) - set(_known()))
+    known = {field.name: None for field in fields(TWGRPOConfig) if not field.name.startswith("_")}
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(no_such_setting(unknown[0]))
+        key = f"algorithm.tw_grpo.{unknown[0]}"
+        raise ValueError(no_such_setting(key, OmegaConf.create({"algorithm": {"tw_grpo": known}})))
     return TWGRPOConfig(**values)
-
-
-def no_such_setting(name: str) -> str:
-    """What is said of ``algorithm.tw_grpo.NAME`` if there is no such setting."""
-    return f"algorithm.tw_grpo.{name}: there is no such setting; choose from {', '.join(_known())}"
-
-
-def _known() -> list[str]:
-    return [field.name for field in fields(TWGRPOConfig) if not field.name.startswith("_")]
