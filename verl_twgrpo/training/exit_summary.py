@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import wrapt
 from omegaconf import DictConfig, OmegaConf
+
+from .worker_messages import ELSEWHERE, EXCEPTION_LINE, Cause, cause_in_workers
 
 # what verl and this package write while they train -> its setting
 DUMPS = {
@@ -20,8 +22,6 @@ DUMPS = {
     "rollouts": "trainer.rollout_data_dir",
     "validation": "trainer.validation_data_dir",
 }
-# the last line of a traceback, at the margin
-_EXCEPTION_LINE = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Timeout)(?:\(\w+\))?): \S")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The driver's module goes by the first name if it was started by `python -m`.
 DRIVERS = ("__main__", "verl.trainer.main_ppo")
@@ -46,16 +46,27 @@ def _say_if_it_fails(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any
     try:
         return wrapped(*args, **kwargs)
     except BaseException as error:  # Ctrl-C, and SystemExit, which Ray makes of SIGTERM
-        lines = [*exit_summary(config, sys.orig_argv), *why(error)]
+        lines = [*exit_summary(config, sys.orig_argv), *why(error, cause_in_workers)]
         # at exit, that is, below the traceback, whoever prints it
         atexit.register(lambda: print("\n".join(lines), file=sys.stderr, flush=True))
         raise
 
 
-def why(error: BaseException) -> list[str]:
-    """One line with the first cause of ``error``; none where somebody ended the run by hand."""
+def why(error: BaseException, in_workers: Callable[[], Cause | None] = lambda: None) -> list[str]:
+    """One line with the first cause of ``error``; none where somebody ended the run by hand.
+
+    ``in_workers`` is asked where the error only says that something failed in another process.
+    """
     cause = first_cause(error)
-    return [f"Why it ended: {cause}"] if cause else []
+    if not cause:
+        return []
+    said = in_workers() if ELSEWHERE.match(cause) else None
+    if said is not None:
+        times = f"{said.times} times in" if said.times > 1 else "in"
+        return [f"Why it ended: {said.text} ({times} {said.file}; then {cause})"]
+    # how a process died is said below Ray's first line
+    detail = re.search(r"Worker exit detail: (.+)", str(error))
+    return [f"Why it ended: {cause}{f' {detail[1]}' if detail else ''}"]
 
 
 def first_cause(error: BaseException) -> str:
@@ -73,8 +84,8 @@ def first_cause(error: BaseException) -> str:
         return ""
     text = _COLOUR.sub("", str(error))
     for line in text.splitlines():
-        found = _EXCEPTION_LINE.match(line)
-        if found and not found["type"].startswith("ray.exceptions.RayTaskError"):
+        found = EXCEPTION_LINE.match(line)
+        if found and not (found["type"] or "").startswith("ray.exceptions.RayTaskError"):
             return line.strip()
     return f"{type(error).__name__}: {text.strip().splitlines()[0] if text.strip() else '(no message)'}"
 
