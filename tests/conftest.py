@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +18,8 @@ import torch
 from tensordict import TensorDict
 
 from verl_twgrpo.torchvision_ops import declare_missing_ops
+
+TESTS = Path(__file__).resolve().parent
 
 # it imports vLLM in a process of its own for every new model; tests that mean it switch it on
 os.environ.setdefault("VERL_TWGRPO_VIDEO_CHECK", "0")
@@ -91,6 +95,36 @@ TINY = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks() -> Callable[..., list[subprocess.CompletedProcess]]:
+    """``on_two_ranks(script, *arguments)``: how the two processes of a script end, gloo's variables set."""
+    return _on_two_ranks
+
+
+def _on_two_ranks(script: Path, *arguments: str) -> list[subprocess.CompletedProcess]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *arguments]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    ranks = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **pipes)
+        for rank in range(2)
+    ]
+    try:
+        errors = [rank.communicate(timeout=500)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [
+        subprocess.CompletedProcess(command, rank.returncode, stderr=error)
+        for rank, error in zip(ranks, errors, strict=True)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -19,20 +15,9 @@ SCRIPT = Path(__file__).with_name("kinds_on_two_ranks.py")
 KINDS = ("image", "video", "both", "text")
 
 
-def run(checkpoint, plan, way) -> list[subprocess.CompletedProcess]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment |= {"PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), way, str(checkpoint), json.dumps(plan)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    ranks = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}, **pipes) for rank in range(2)]
-    errors = [rank.communicate(timeout=500)[1] for rank in ranks]
-    return [
-        subprocess.CompletedProcess(command, rank.returncode, stderr=error)
-        for rank, error in zip(ranks, errors, strict=True)
-    ]
+@pytest.fixture
+def run(on_two_ranks):
+    return lambda checkpoint, plan, way: on_two_ranks(SCRIPT, way, str(checkpoint), json.dumps(plan))
 
 
 def qwen2_vl(folder):
@@ -54,14 +39,14 @@ def qwen2_vl(folder):
 
 
 @pytest.mark.parametrize("model", ["qwen2_5_vl", "qwen2_vl"])
-def test_every_pair_of_kinds_trains_on_two_ranks(model, checkpoints, tmp_path):
+def test_every_pair_of_kinds_trains_on_two_ranks(run, model, checkpoints, tmp_path):
     checkpoint = checkpoints["untied"] if model == "qwen2_5_vl" else qwen2_vl(tmp_path)
     for done in run(checkpoint, list(product(KINDS, KINDS)), "mended"):
         assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.upstream_bug
-def test_without_the_mend_both_kinds_beside_one_fail(checkpoints):
+def test_without_the_mend_both_kinds_beside_one_fail(run, checkpoints):
     assert any(done.returncode for done in run(checkpoints["untied"], [["both", "image"]], "stock"))
 
 

@@ -31,12 +31,3 @@ def check_frozen_vision(config: DictConfig) -> None:
             "gradient in one shard; set actor_rollout_ref.actor.strategy=fsdp2, or "
             "actor_rollout_ref.actor.fsdp_config.use_orig_params=True"
         )
-
-
-@check(runs="weighted")
-def check_fused_kernels(config: DictConfig) -> None:
-    if config.actor_rollout_ref.model.get("use_fused_kernels", False):
-        raise ValueError(
-            "actor_rollout_ref.model.use_fused_kernels=True: they bypass the head from which the weights come; "
-            "set it to False (the old-log-prob step has its own fused pass)"
-        )

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 
+from verl_twgrpo.compat.fused_head import BACKEND, plain_head
 from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.engines.altered_videos import with_altered_videos
 from verl_twgrpo.training.engines.group_pass import GroupPass, Row
@@ -77,7 +78,7 @@ class HeadPassMixin(_Engine):
             kind=settings["divergence"],
             temperature=float(data["temperature"]),
             rows_per_chunk=settings["rows_per_chunk"],
-            log_prob_dtype=self._autocast_dtype if self._autocast_dtype != torch.float32 else None,
+            log_prob_dtype=self._rounding_of_logits(),
         )
         try:
             with self._hidden_states_from_head():
@@ -108,12 +109,20 @@ class HeadPassMixin(_Engine):
         offsets = micro_batch["input_ids"].offsets()
         return {name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()}
 
+    def _rounding_of_logits(self) -> torch.dtype | None:
+        """The type to which the update rounds its logits before the log-softmax; None if it keeps them in float32."""
+        # verl's triton kernel accumulates and keeps float32 (verl/utils/kernel/kernels.py)
+        if getattr(self.module, BACKEND, None) == "triton" or self._autocast_dtype == torch.float32:
+            return None
+        return self._autocast_dtype
+
     @contextmanager
     def _hidden_states_from_head(self) -> Iterator[None]:
         head = self.module.get_output_embeddings()
         hook = head.register_forward_pre_hook(self._take_hidden_states)
         try:
-            yield
+            with plain_head(self.module):
+                yield
         finally:
             hook.remove()
 
