@@ -1,4 +1,4 @@
-"""``verl-twgrpo eval``: the paper's accuracies, with intervals, from what models wrote."""
+"""``verl-twgrpo eval``: the paper's accuracies, and the measures of other tasks, with intervals."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ from .metrics import PARSER_RULES, Comparison, Score, compare, evaluate, stored_
 from .predictions import Predictions, read_predictions
 from .summaries import StoredSummary, read_summaries
 from .tables import markdown, percent, signed_percent
+from .tasks import (
+    ScoredRow,
+    TaskComparison,
+    TaskScore,
+    compare_tasks,
+    evaluate_tasks,
+    read_settings,
+    score_rows,
+    task_deviations,
+    title,
+)
 
 LISTED = 20
 """How many rows a list on the screen names; the JSON file names all."""
@@ -24,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Files of one model, and of a baseline."""
     parser.description = (
         "Strict and soft accuracy (Eq. 7) by benchmark and number of true answers, with 95% intervals (Wilson for"
-        " strict, bootstrap for soft). Exit code 1 if some rows could not be read."
+        " strict, bootstrap for soft); for rows of other tasks (docs/tasks.md) all that they measure: mIoU, R@0.5,"
+        " Acc@GQA, MRA, WER. Exit code 1 if some rows could not be read."
     )
     parser.add_argument(
         "predictions",
@@ -44,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to read beside <answer>A,C</answer>, alike for all models: rule names with commas, 'all' or 'none'"
         " (default: %(default)s, letters without any tag)",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a reward setting of video_tasks, e.g. tasks.temporal_grounding.overlap=best (may be repeated)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="overwrite the file of --json")
 
@@ -57,34 +76,42 @@ def run(args: argparse.Namespace) -> int:
         print(_summary_table(summaries), end="")
         _write(args.json, {"summaries": [dataclasses.asdict(summary) for summary in summaries]})
         return 0
+    settings = read_settings(args.set)  # first: it may import tasks of a user's own
     lenient = _rules(args.lenient)
     model = read_predictions(args.predictions)
-    scores = evaluate(model.rows, lenient, args.seed)
-    report = {
+    scored = score_rows(model.rows, lenient, settings)
+    print(f"parser: strict grammar{''.join(f' + {rule}' for rule in lenient)}, for every row alike\n")
+    report: dict[str, Any] = {
         "files": args.predictions,
         "parser_rules": ["strict", *lenient],
         "bootstrap_seed": args.seed,
-        "scores": _plain(scores),
-        **_state(model, lenient),
+        **_show(model, scored, lenient, args.seed),
     }
-    print(f"parser: strict grammar{''.join(f' + {rule}' for rule in lenient)}, for every row alike\n")
-    print(_score_table(scores))
-    _print_state(model, report)
     unreadable = len(model.unreadable)
     if args.baseline:
         baseline = read_predictions(args.baseline)
-        paired = compare(model.rows, baseline.rows, lenient, args.seed)
-        baseline_scores = evaluate(baseline.rows, lenient, args.seed)
-        report["baseline"] = {"files": args.baseline, "scores": _plain(baseline_scores), **_state(baseline, lenient)}
-        report["paired"] = _plain(paired)
+        baseline_scored = score_rows(baseline.rows, lenient, settings)
         print(f"\nbaseline: {', '.join(args.baseline)}\n")
-        print(_score_table(baseline_scores))
-        _print_state(baseline, report["baseline"])
+        report["baseline"] = {"files": args.baseline, **_show(baseline, baseline_scored, lenient, args.seed)}
+        paired_tasks = compare_tasks(scored, baseline_scored, args.seed)
+        # rows of other tasks alone have no letters to compare
+        letters = not (paired_tasks and len(scored) == len(model.rows))
+        paired = compare(model.rows, baseline.rows, lenient, args.seed) if letters else {}
+        report |= {"paired": _plain(paired), "paired_tasks": _plain(paired_tasks)}
         print("\nmodel minus baseline, in points, on the problems of both\n")
-        print(_paired_table(paired), end="")
+        print("\n".join(table for table in (_paired_table(paired), _paired_task_table(paired_tasks)) if table), end="")
         unreadable += len(baseline.unreadable)
     _write(args.json, report)
     return 1 if unreadable else 0
+
+
+def _show(model: Predictions, scored: list[ScoredRow], lenient: list[str], seed: int) -> dict[str, Any]:
+    """Print one model's tables, and return what they show."""
+    scores, task_scores = evaluate(model.rows, lenient, seed), evaluate_tasks(scored, seed)
+    state = _state(model, scored, lenient)
+    print("\n".join(table for table in (_score_table(scores), _task_table(task_scores)) if table))
+    _print_state(model, state)
+    return {"scores": _plain(scores), "task_scores": _plain(task_scores), **state}
 
 
 def _rules(text: str) -> list[str]:
@@ -93,7 +120,7 @@ def _rules(text: str) -> list[str]:
     return sorted(leniency_names([rule.strip() for rule in text.split(",")]))
 
 
-def _state(predictions: Predictions, lenient: list[str]) -> dict[str, Any]:
+def _state(predictions: Predictions, scored: list[ScoredRow], lenient: list[str]) -> dict[str, Any]:
     """What happened to the rows before they were scored, and what their file says otherwise."""
     return {
         "duplicates_removed": dict(predictions.duplicates),
@@ -101,7 +128,7 @@ def _state(predictions: Predictions, lenient: list[str]) -> dict[str, Any]:
         "unreadable": predictions.unreadable,
         "stored_score_differs": [
             {"where": row.where, "benchmark": row.benchmark, "id": row.id, "stored": row.stored, "computed": exact}
-            for row, exact in stored_deviations(predictions.rows, lenient)
+            for row, exact in [*stored_deviations(predictions.rows, lenient), *task_deviations(scored)]
         ],
     }
 
@@ -116,9 +143,9 @@ def _print_state(predictions: Predictions, state: dict[str, Any]) -> None:
         f"{row['where']}: problem {row['id']}: stored accuracy {row['stored']:g}, here {row['computed']:g}"
         for row in differing
     ]
-    for title, rows in (("accuracy differs from the stored one", lines), ("unreadable", predictions.unreadable)):
+    for name, rows in (("accuracy differs from the stored one", lines), ("unreadable", predictions.unreadable)):
         if rows:
-            print(f"{title}: {len(rows)} rows")
+            print(f"{name}: {len(rows)} rows")
             print("".join(f"  {row}\n" for row in rows[:LISTED]), end="")
             if len(rows) > LISTED:
                 print(f"  and {len(rows) - LISTED} more (--json lists all)")
@@ -138,7 +165,35 @@ def _score_table(scores: dict[str, dict[str, Score]]) -> str:
         for benchmark, kinds in scores.items()
         for kind, score in kinds.items()
     ]
-    return markdown(header, rows)
+    return markdown(header, rows) if rows else ""
+
+
+def _task_table(scores: dict[str, dict[str, TaskScore]]) -> str:
+    header = ["benchmark", "task", "measure", "n", "mean", "95% interval", "unparsable"]
+    rows = [
+        [
+            *(benchmark, task, title(task, name), measure.n, f"{measure.mean:.3f}"),
+            *(f"[{measure.low:.3f}, {measure.high:.3f}]", score.unparsable),
+        ]
+        for benchmark, tasks in scores.items()
+        for task, score in tasks.items()
+        for name, measure in score.measures.items()
+    ]
+    return markdown(header, rows) if rows else ""
+
+
+def _paired_task_table(paired: dict[str, dict[str, TaskComparison]]) -> str:
+    header = ["benchmark", "task", "measure", "n", "difference", "95% interval", "p", "test"]
+    rows = [
+        [
+            *(benchmark, task, title(task, name), part.n, f"{part.difference:+.3f}"),
+            *(f"[{part.low:+.3f}, {part.high:+.3f}]", f"{part.p_value:.3g}", part.test.replace("_", " ")),
+        ]
+        for benchmark, tasks in paired.items()
+        for task, comparison in tasks.items()
+        for name, part in comparison.measures.items()
+    ]
+    return markdown(header, rows) if rows else ""
 
 
 def _paired_table(paired: dict[str, dict[str, Comparison]]) -> str:
@@ -157,7 +212,7 @@ def _paired_table(paired: dict[str, dict[str, Comparison]]) -> str:
         for benchmark, kinds in paired.items()
         for kind, part in kinds.items()
     ]
-    return markdown(header, rows)
+    return markdown(header, rows) if rows else ""
 
 
 def _summary_table(summaries: list[StoredSummary]) -> str:

@@ -39,6 +39,26 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(_binomial(only_first, n).pvalue) if n else 1.0
 
 
+def sign_flip(differences: Sequence[float], seed: int) -> float:
+    """Two-sided p-value of the sign-flip test: could paired differences as likely have had the other sign?
+
+    Exact for up to 13 differences that are not 0; for more, ``RESAMPLES`` draws, and then never below 1/(that + 1).
+    No difference at all: 1.
+    """
+    live_N = np.abs(np.asarray([d for d in differences if d != 0], dtype=float))
+    if len(live_N) == 0:
+        return 1.0
+    observed = abs(sum(differences)) * (1 - 1e-12)  # sums in another order differ by rounding
+    if 2 ** len(live_N) < RESAMPLES:
+        bits = np.arange(2 ** len(live_N))[:, None] >> np.arange(len(live_N)) & 1
+        return float(np.mean(np.abs((2 * bits - 1) @ live_N) >= observed))
+    rng, extreme = np.random.default_rng(seed), 0
+    for _ in range(RESAMPLES // 500):  # in parts: all signs at once may not fit
+        signs = 2.0 * rng.integers(0, 2, (500, len(live_N)), dtype=np.int8) - 1
+        extreme += int(np.sum(np.abs(signs @ live_N) >= observed))
+    return (extreme + 1) / (RESAMPLES + 1)
+
+
 def _binomial(successes: int, n: int) -> Any:
     from scipy.stats import binomtest  # takes a second to import
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from verl_twgrpo.rewards import exact_reward, parse_answer, soft_reward
 
 from .intervals import PairedTest, bootstrap_mean, paired_difference, wilson
-from .predictions import Prediction
+from .predictions import MULTIPLE_CHOICE, Prediction
 
 QUESTIONS = ("single", "multiple", "all")
 """Questions with one true option, with several, and both, as in the columns of Table 3."""
@@ -68,7 +68,7 @@ def stored_deviations(
 ) -> list[tuple[Prediction, float]]:
     """Rows whose file holds another exact accuracy than the one computed here, with the latter."""
     deviations = []
-    for row in predictions:
+    for row in _multiple_choice(predictions):
         exact = exact_reward(parse_answer(row.text, lenient), row.truth)
         if row.stored is not None and row.stored != exact:
             deviations.append((row, exact))
@@ -86,9 +86,9 @@ def compare(
     Raises ``ValueError`` if no problem is in both, or if a problem has two truths.
     """
     theirs: dict[tuple[str, str | None], Prediction] = {
-        (row.benchmark, row.id): row for row in baseline if row.id is not None
+        (row.benchmark, row.id): row for row in _multiple_choice(baseline) if row.id is not None
     }
-    ours = [row for row in predictions if (row.benchmark, row.id) in theirs]
+    ours = [row for row in _multiple_choice(predictions) if (row.benchmark, row.id) in theirs]
     if not ours:
         raise ValueError(
             "baseline: no problem in common, by benchmark and problem id; the benchmark is the row's data source, or"
@@ -138,6 +138,11 @@ def _score(rows: Sequence[Prediction], lenient: bool | Iterable[str], seed: int)
 
 def _by_benchmark(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:
     found: dict[str, list[Prediction]] = {}
-    for row in predictions:
+    for row in _multiple_choice(predictions):
         found.setdefault(row.benchmark, []).append(row)
     return found
+
+
+def _multiple_choice(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Rows with letters; ``tasks.evaluate_tasks`` has the others."""
+    return (row for row in predictions if row.task == MULTIPLE_CHOICE)

@@ -12,7 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from verl_twgrpo.rewards import read_truth
+from verl_twgrpo.rewards import TASKS, read_truth, task_of
+from verl_twgrpo.rewards.routing import DEFAULT_TASK as MULTIPLE_CHOICE
 from verl_twgrpo.rewards.truth import option_letters
 
 # as they stand in file names of released logs, and the name of the source that they are
@@ -36,15 +37,17 @@ class Prediction:
     """What one model wrote to one question.
 
     id: the problem's id in its benchmark, None where the file has none. where: file and line. stored: the exact
-    accuracy that the file holds, None where it holds none.
+    accuracy that the file holds, None where it holds none. truth: the true letters, or what another task than multiple
+    choice reads from its truth.
     """
 
     benchmark: str
     id: str | None
-    truth: frozenset[str]
+    truth: Any
     text: str
     where: str
     stored: float | None
+    task: str = MULTIPLE_CHOICE
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Predictions:
 def read_predictions(paths: Iterable[str | Path]) -> Predictions:
     """Read JSON-lines files as the predictions of one model; of several rows with one problem's id the first counts.
 
-    Rows are verl's (``output``, ``gts``, and ``id`` and ``benchmark`` from the reward manager ``multi_answer``) or
-    as released (``question.problem_id``, ``ground_truth``, ``model_output``; the benchmark is in the file's name).
+    Rows are verl's (``output``, ``gts``, and ``id``, ``benchmark`` and ``task`` from the reward manager) or as
+    released (``question.problem_id``, ``ground_truth``, ``model_output``; the benchmark is in the file's name).
     A row that cannot be read is left out and named.
     Raises ``ValueError`` if no row can be read, or if verl's dumps of different steps are mixed.
     """
@@ -111,13 +114,20 @@ def _read_row(row: Any, path: Path, where: str) -> Prediction:
 
 
 def _read_verl(row: Mapping[str, Any], where: str) -> Prediction:
+    task = str(task_of(row))
+    if task not in TASKS:
+        raise ValueError(f"{where}: task {task!r:.60} is none of {', '.join(sorted(TASKS))}")
+    letters = task == MULTIPLE_CHOICE
     return Prediction(
         benchmark=str(row.get("benchmark") or UNKNOWN),
         id=_as_id(row.get("id")),
-        truth=read_truth(row["gts"], string.ascii_uppercase, where),
+        truth=read_truth(row["gts"], string.ascii_uppercase, where)
+        if letters
+        else TASKS[task].read_truth(row["gts"], {}, where),
         text=_as_text(row["output"], "output", where),
         where=where,
         stored=_as_score(row.get("accuracy")),
+        task=task,
     )
 
 

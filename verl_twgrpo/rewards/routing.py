@@ -90,6 +90,13 @@ class TaskMixture:
         """The settings that ``task`` is scored with. Raises ``ValueError`` for an unknown task."""
         return read_settings(find_task(task), {**self.common, **(self.tasks.get(task) or {})})
 
+    def score_read(self, task: str, text: str, truth: Any, tokens: int | None = None) -> dict[str, float | None]:
+        """``score`` against a truth that the task's ``read_truth`` has read. Raises ``ValueError`` as it does."""
+        entry, (common, own) = find_task(task), self.of(task)
+        return common.total(
+            checked(entry, entry.score(text, truth, own)), entry.form(text, common.strict_format), tokens
+        )
+
     def score_row(
         self,
         data_source: str,
@@ -107,11 +114,8 @@ class TaskMixture:
         name = task_of(info)
         if name not in TASKS:
             raise ValueError(f"{where}: task {name!r} is none of {', '.join(sorted(TASKS))}")
-        entry, (common, own) = TASKS[name], self.of(name)
-        truth = entry.read_truth(ground_truth, info or {}, where)
-        result = common.total(
-            checked(entry, entry.score(text, truth, own)), entry.form(text, common.strict_format), tokens
-        )
+        truth = TASKS[name].read_truth(ground_truth, info or {}, where)
+        result = self.score_read(name, text, truth, tokens)
         return {**result, "id": None if row_id is None else str(row_id), "benchmark": data_source, "task": name}
 
 

@@ -19,6 +19,8 @@ from ..truth import fields_of, read_duration, read_true_intervals, read_truth
 from .temporal_grounding import RECALL_AT, predicted_intervals, written
 
 OPEN_GLUE, CLOSE_GLUE = "<glue>", "</glue>"
+IOP_AT = (0.3, 0.5)
+"""Thresholds of intersection over prediction that NExT-GQA reports."""
 
 
 @dataclass(frozen=True)
@@ -109,4 +111,6 @@ def grounded_qa(text: str, truth: GroundedTruth, settings: GroundedQASettings) -
         "iou": iou,
         "iop": iop,
         **{f"recall_{threshold}": float(iou >= threshold) for threshold in RECALL_AT},
+        **{f"iop_{threshold}": float(iop >= threshold) for threshold in IOP_AT},
+        "accuracy_iou_0.5": float(exact == 1.0 and iou >= 0.5),
     }

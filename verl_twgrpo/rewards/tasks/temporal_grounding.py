@@ -7,7 +7,7 @@ past it scores 0, as do reversed ends, intervals without length and negative tim
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..forms import Interval, read_intervals
@@ -51,7 +51,7 @@ class GroundingTruth:
 
     intervals: tuple[Interval, ...]
     duration: float | None
-    where: str
+    where: str = field(compare=False)
 
 
 def read_grounding(raw: Any, info: Mapping[str, Any], where: str) -> GroundingTruth:
