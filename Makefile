@@ -13,9 +13,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+BROWSER = $(VENV)/.browser
 DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
 
-.PHONY: help install demo test test-fast study lint docs clean-demo
+.PHONY: help install browser demo test test-fast study lint docs clean-demo
 # the lines at the top of this file
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -40,8 +41,18 @@ $(DONE): | $(STAMP)
 	$(BIN)/verl-twgrpo demo prepare --out $(DEMO)
 	$(BIN)/verl-twgrpo demo train --out $(DEMO)
 
+# A Chromium for the tests of the report's page: one that is there, the distribution's, or playwright's own.
+browser: $(BROWSER)
+
+$(BROWSER): $(STAMP)
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do if command -v $$name; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get; \
+	then apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	else $(BIN)/playwright install chromium; fi
+	touch $@
+
 # two processes, one thread each; the end-to-end tests, which have both cores, after them
-test: $(STAMP)
+test: $(STAMP) $(BROWSER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not e2e" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
 

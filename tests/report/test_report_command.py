@@ -10,7 +10,8 @@ import pytest
 
 from verl_twgrpo.report import command
 
-EVERYTHING = {*command.FIGURES, "table3.md", "table3.csv", "tokens.html", "README.md"}
+SITE = {"index.html", "data", "code"}
+EVERYTHING = {*command.FIGURES, "table3.md", "table3.csv", "tokens.html", "README.md", *SITE}
 
 
 def run(*arguments):
@@ -95,7 +96,7 @@ def test_a_run_that_was_only_validated_gets_its_accuracies(make_run, tmp_path):
         file.write('{"output": "B", "gts": "A", "step": 0, "id": "0", "benchmark": "clevrer"}\n')
     out = tmp_path / "out"
     assert run(folder, "--out", out) == 0
-    assert names(out) == {"validation.png", "table3.md", "table3.csv", "README.md"}
+    assert names(out) == {"validation.png", "table3.md", "table3.csv", "README.md", *SITE}
     page = (out / "README.md").read_text(encoding="utf-8")
     assert "0.jsonl: line 2: ground truth is empty" in page
     assert "0.jsonl: 1 rows of a problem that had one already were left out" in page

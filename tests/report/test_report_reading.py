@@ -15,8 +15,8 @@ from verl_twgrpo.report.reading import TOKEN_COLUMNS, labels, read_groups, read_
 def test_groups_of_a_dump_have_the_values_by_position_and_the_length_of_every_response(full_run):
     groups = read_groups(full_run / "tw_grpo" / "step_000002.parquet")
     assert [(group.step, group.uid) for group in groups] == [(2, "u2"), (2, "v2")]
-    assert [len(weights_L) for weights_L in groups[0].weights_G] == [2, 4, 3]
-    np.testing.assert_allclose(groups[0].weights_G[1], [1.0, 1.2, 1.7, 0.9], rtol=1e-6)
+    assert groups[0].lengths_G.tolist() == [2, 4, 3]
+    np.testing.assert_allclose(groups[0].weights_T, [1.0, 1.2, 1.7, 0.9], rtol=1e-6)
     np.testing.assert_allclose(groups[0].divergence_T, [0, 1, 5, 2])
     assert groups[0].lengths_G.tolist() == [2, 4, 3]
     assert groups[0].rewards_G.tolist() == [2.0, 1.5, 0.0]

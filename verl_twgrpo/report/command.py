@@ -16,16 +16,25 @@ FIGURES = {
     "validation.png": "Accuracy on the validation set, strict and soft, with 95% intervals",
 }
 TABLE, TABLE_CSV, HEAT_MAP, PAGE = "table3.md", "table3.csv", "tokens.html", "README.md"
+SITE = "index.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Run directories and where to write."""
     parser.description = (
-        "Draws what a run wrote: tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl and TensorBoard event"
-        " files in RUN_DIR. What is not there is said, and the rest is drawn."
+        "Shows what a run wrote: tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl and TensorBoard event"
+        " files in RUN_DIR. DIR/index.html is a page with every curve, group, response and validation, which opens from"
+        " disk; pictures and tables stand beside it. What is not there is said, and the rest is drawn."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run directories; several are drawn side by side")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for figures, tables and pages")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="PARQUET",
+        help="files of the questions and their videos, if they are not where the run's settings say",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier report in that folder")
 
 
@@ -38,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     from . import figures, style
     from .heatmap import choose_groups, heat_map
     from .reading import read_runs, read_token_group
+    from .site.build import Site
     from .tables import score_table, table3
 
     out = Path(args.out)
-    every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE)]
+    every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE, SITE)]
     ensure_absent(every_file, args.force)
     runs = read_runs(args.runs)
     # an older report's file that this one does not replace would pass for a part of it
@@ -93,13 +103,26 @@ def run(args: argparse.Namespace) -> int:
             read_token_group(*pair) for pair in tqdm(chosen, desc="token heat map", unit="group", disable=None)
         ]
         _write(out / HEAT_MAP, heat_map(token_groups, command))
-    missing = [f"{one.label}: {reason}" for one in runs for reason in one.missing]
+    site = Site(out, runs, command, args.data)
+    site.update(runs, _described(drawn, bool(table), bool(chosen)))
+    missing = [f"{one.label}: {reason}" for one in runs for reason in one.missing] + site.missing
     missing += [f"{name}: no run has the data for it" for name in FIGURES if name not in drawn]
     _write(out / PAGE, _page(names, command, drawn, table, score_table(runs), bool(chosen), missing))
     for reason in missing:
         print(f"missing: {reason}")
     print(f"written: {out / PAGE}, {len(drawn)} figures{', ' + HEAT_MAP if chosen else ''}")
+    print(f"the page: {out / SITE}")
     return 0
+
+
+def _described(drawn: list[str], table: bool, heat_map: bool) -> list[tuple[str, str]]:
+    """Files beside the page, and what they are."""
+    files = [(name, FIGURES[name]) for name in drawn]
+    if table:
+        files += [(TABLE, "Accuracy at the last validation, in the shape of Table 3"), (TABLE_CSV, "the same as CSV")]
+    if heat_map:
+        files += [(HEAT_MAP, "Token weights of a few groups, in one file")]
+    return files
 
 
 def _page(

@@ -24,26 +24,23 @@ TOKEN_COLUMNS = (
 )
 """What the token heat map needs of it."""
 
-SCALARS = ("critic/score/mean", "tw_grpo/group_reward_std", "response_length/mean", "tw_grpo/divergence_mean")
-"""The logged metrics that the figures need."""
-
 SCORES = "reward/"
 """What the names of logged scores begin with: ``reward/{data source}/{task}/{score}``."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The responses to one prompt in one step.
+    """The responses to one prompt in one step, without its tokens: those of a long run would not fit into memory.
 
-    weights_G: by token, one array per response. divergence_T: by position, T = max(lengths_G); NaN where no head pass
-    ran.
+    weights_T: mean of the responses that have a position, T = max(lengths_G). divergence_T: by position; NaN where no
+    head pass ran.
     """
 
     step: int
     uid: str
     rewards_G: np.ndarray
     lengths_G: np.ndarray
-    weights_G: list[np.ndarray]
+    weights_T: np.ndarray
     divergence_T: np.ndarray
 
 
@@ -142,7 +139,7 @@ def read_groups(path: Path) -> list[Group]:
     """The groups of one step's dump, in its order."""
     table = read_table(path, SERIES_COLUMNS)
     steps, rewards = table["step"].to_numpy(), table["reward"].to_numpy()
-    weights = [np.asarray(cell.as_py(), dtype=np.float32) for cell in table["weight"]]
+    weights = [np.asarray(cell.values.to_numpy(zero_copy_only=False), dtype=np.float32) for cell in table["weight"]]
     lengths = np.array([len(cell) for cell in weights])
     groups = []
     for uid, rows in rows_by_group(table["group"].to_pylist()).items():
@@ -156,11 +153,20 @@ def read_groups(path: Path) -> list[Group]:
                 uid,
                 rewards[rows],
                 lengths[rows],
-                [weights[row] for row in rows],
+                mean_by_position([weights[row] for row in rows]),
                 np.asarray(divergence_T, dtype=np.float32),
             )
         )
     return groups
+
+
+def mean_by_position(weights_G: Sequence[np.ndarray]) -> np.ndarray:
+    """Of weights by token, an array a response: the mean of those responses that have a position, by position."""
+    padded_GT: np.ndarray = np.full((len(weights_G), max(map(len, weights_G))), np.nan, dtype=np.float32)
+    for response, weights_L in enumerate(weights_G):
+        padded_GT[response, : len(weights_L)] = weights_L
+    # a position past every response of the group cannot be: the longest has it
+    return np.nanmean(padded_GT, axis=0)
 
 
 @dataclass(frozen=True)
@@ -227,8 +233,7 @@ def _read_scalars(events: Sequence[Path], missing: list[str]) -> dict[str, dict[
     for folder in dict.fromkeys(path.parent for path in events):
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
-        names = accumulator.Tags()["scalars"]
-        for name in filter(lambda name: name in SCALARS or name.startswith(SCORES), names):
+        for name in accumulator.Tags()["scalars"]:
             # a resumed run writes some steps again: the later value counts
             by_time = sorted(accumulator.Scalars(name), key=lambda event: event.wall_time)
             found.setdefault(name, {}).update((event.step, event.value) for event in by_time)
@@ -237,7 +242,7 @@ def _read_scalars(events: Sequence[Path], missing: list[str]) -> dict[str, dict[
 
 def _read_rollout_rewards(path: Path, missing: list[str]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {}
-    rows, unreadable = _read_rollouts(path)
+    rows, unreadable = read_rollouts(path)
     for row in rows:
         groups.setdefault(row.group, []).append(row.score)
     if unreadable:
@@ -247,24 +252,31 @@ def _read_rollout_rewards(path: Path, missing: list[str]) -> dict[str, list[floa
 
 
 def _read_prompt(path: Path, uid: str) -> str | None:
-    rows = _read_rollouts(path)[0] if path.is_file() else []
-    return next((row.prompt for row in rows if row.group == uid), None)
+    return next((row.prompt for row in read_rollouts(path)[0] if row.group == uid), None)
 
 
 @dataclass(frozen=True)
-class _Rollout:
+class Rollout:
+    """A row of verl's rollout file. group: its prompt's uid."""
+
     group: str
     prompt: str
     score: float
 
 
-def _read_rollouts(path: Path) -> tuple[list[_Rollout], int]:
-    """The rows of one step's rollout file, and how many lines are none: a killed run leaves a line half written."""
-    rows, unreadable = [], 0
+def read_rollouts(path: Path) -> tuple[list[Rollout], int]:
+    """The rows of one step's rollout file, and how many lines are none: a killed run leaves a line half written.
+
+    No rows where there is no such file.
+    """
+    rows: list[Rollout] = []
+    unreadable = 0
+    if not path.is_file():
+        return rows, unreadable
     for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             row = json.loads(line)
-            rows.append(_Rollout(parse_key(str(row["uid"])).uid, str(row["input"]), float(row["score"])))
+            rows.append(Rollout(parse_key(str(row["uid"])).uid, str(row["input"]), float(row["score"])))
         except (ValueError, KeyError, TypeError):
             unreadable += 1
     return rows, unreadable

@@ -65,12 +65,7 @@ def weights_by_position(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray
     """Mean weight of a group's responses as [positions, samples], NaN past its longest response; shortest lengths."""
     weights = np.full((max(group.lengths_G.max() for group in groups), len(groups)), np.nan, dtype=np.float32)
     for sample, group in enumerate(groups):
-        length = group.lengths_G.max()
-        padded_GT = np.full((len(group.weights_G), length), np.nan, dtype=np.float32)
-        for response, weights_L in enumerate(group.weights_G):
-            padded_GT[response, : len(weights_L)] = weights_L
-        # a position past every response of the group cannot be: the longest has it
-        weights[:length, sample] = np.nanmean(padded_GT, axis=0)
+        weights[: len(group.weights_T), sample] = group.weights_T
     return weights, np.array([group.lengths_G.min() for group in groups])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from transfer_queue import KVBatchMeta
 
 from verl_twgrpo.algorithm.weightings import Group
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
+from verl_twgrpo.files import atomic_write
 
 from .columns import as_list
 
@@ -33,6 +36,8 @@ SCHEMA = pa.schema(
         ("accuracy", pa.float32()),
         ("soft_accuracy", pa.float32()),
         ("format", pa.float32()),
+        ("data_source", pa.string()),
+        ("question", pa.string()),
         ("task", pa.string()),
         ("scores", pa.map_(pa.string(), pa.float32())),  # every number that the task reports
         ("text", pa.string()),
@@ -42,12 +47,16 @@ SCHEMA = pa.schema(
         ("divergence", pa.list_(pa.float32())),
         ("entropy", pa.list_(pa.float32())),
         ("log_prob", pa.list_(pa.float32())),
+        ("rollout_log_prob", pa.list_(pa.float32())),  # null where the rollout gave none
         ("advantage", pa.list_(pa.float32())),
     ]
 )
 
 
 TOKEN_FIELDS = {"entropy": "entropy", "log_prob": "old_log_probs", "advantage": "advantages"}
+ROLLOUT_LOG_PROBS = "rollout_log_probs"
+SETTINGS = "settings.yaml"
+"""The run's whole configuration, beside its steps; without what is handed to other processes as environment."""
 
 
 class StepDump:
@@ -68,6 +77,8 @@ class StepDump:
         rows = [row for group in groups for row in group.rows]
         keys = [batch.keys[row] for row in rows]
         fields = ["responses", *TOKEN_FIELDS.values(), "rm_scores", "reward_model", "extra_fields", "extra_info"]
+        if trainer.config.actor_rollout_ref.rollout.calculate_log_probs:
+            fields.append(ROLLOUT_LOG_PROBS)
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
         assert self._folder is not None, "asked for no dump"
         path = Path(self._folder) / f"step_{trainer.global_steps:06d}.parquet"
@@ -76,14 +87,22 @@ class StepDump:
             self._write, path, trainer.global_steps, data, list(groups), trainer.tokenizer, joins
         )
 
+    def describe(self, config: DictConfig) -> None:
+        """Write the run's settings beside its steps, for whoever compares runs later."""
+        if self._folder is not None:
+            self._guarded(write_settings, Path(self._folder) / SETTINGS, config)
+
     def _write(self, path: Path, *args: Any) -> None:
+        self._guarded(write_step, path, *args)
+
+    def _guarded(self, write: Callable[..., None], path: Path, *args: Any) -> None:
         try:
-            write_step(path, *args)
+            write(path, *args)
         except OSError as error:
             if not self._failed:
                 self._failed = True
                 logger.warning(
-                    "algorithm.tw_grpo.dump_dir: %s could not be written (%s); training goes on, this step is missing "
+                    "algorithm.tw_grpo.dump_dir: %s could not be written (%s); training goes on, the file is missing "
                     "in the report, and further failures are not reported",
                     path,
                     error,
@@ -105,6 +124,21 @@ def write_step(path: Path, step: int, data: Any, groups: list[Group], tokenizer:
         raise
 
 
+def write_settings(path: Path, config: DictConfig) -> None:
+    """The configuration as YAML. Environment variables for Ray's workers, where keys of services stand, are left out.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    settings = OmegaConf.masked_copy(config, [key for key in config if key != "ray_kwargs"])
+    try:
+        text = OmegaConf.to_yaml(settings, resolve=True)
+    except OmegaConfBaseException:  # an interpolation of a part that this run does not use leads nowhere
+        text = OmegaConf.to_yaml(settings)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def _schema(groups: Sequence[Group]) -> pa.Schema:
     extra = sorted({name for group in groups for name in _further(group.columns)})
     return pa.schema([*SCHEMA, *(pa.field(name, pa.list_(pa.float32())) for name in extra)])
@@ -117,6 +151,8 @@ def _further(columns: Mapping[str, Any]) -> list[str]:
 
 def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
     columns = {name: list(data[field].unbind()) for name, field in TOKEN_FIELDS.items()}
+    rolled_out = data.get(ROLLOUT_LOG_PROBS, None)
+    rollout_log_probs = None if rolled_out is None else rolled_out.unbind()
     responses, rewards = list(data["responses"].unbind()), data["rm_scores"].sum(dim=1).tolist()
     extras, truths, infos = (as_list(data[name]) for name in ("extra_fields", "reward_model", "extra_info"))
     row = -1
@@ -133,6 +169,8 @@ def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
                 "ground_truth": str(truths[row].get("ground_truth", "")),
                 "reward": rewards[row],
                 **{name: scores.get(name) for name in ("accuracy", "soft_accuracy", "format")},
+                "data_source": scores.get("benchmark"),
+                "question": (infos[row] or {}).get("question"),
                 "task": scores.get("task"),
                 "scores": [(name, value) for name, value in scores.items() if isinstance(value, bool | int | float)],
                 "text": tokenizer.decode(ids, skip_special_tokens=True),
@@ -141,5 +179,6 @@ def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
                 "weight": weights_L.tolist(),
                 "divergence": None if divergence is None else divergence[response].tolist(),
                 **{name: column[row].tolist() for name, column in columns.items()},
+                "rollout_log_prob": None if rollout_log_probs is None else rollout_log_probs[row].tolist(),
                 **{name: group.columns[name][response].tolist() for name in _further(group.columns)},
             }

@@ -66,6 +66,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """verl's loop; whatever ends it, the dumps of the steps before it are on disk."""
+        self._dump.describe(self.config)
         try:
             super().fit(agent_loop_manager)
         finally:
