@@ -19,7 +19,7 @@ from verl_twgrpo.data.sources import BROKEN, SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The four steps as subcommands of ``parser``."""
+    """The steps as subcommands of ``parser``."""
     steps = parser.add_subparsers(dest="step", required=True)
 
     convert = steps.add_parser("convert", help="annotations and a folder of videos to a parquet file")
@@ -70,6 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_patch_size(check)
     _add_common(check)
     check.set_defaults(run_step=_check)
+
+    audit = steps.add_parser("audit", help="what constant answers would earn: the score of a policy that does not look")
+    audit.add_argument("files", nargs="+", help="parquet files")
+    audit.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a reward setting, e.g. tasks.temporal_grounding.threshold=0.7 (may be repeated)",
+    )
+    audit.add_argument("--json", metavar="F", help="write the table to this file as well, with all digits")
+    audit.add_argument("--csv", metavar="F", help="the same as CSV")
+    audit.add_argument("--force", action="store_true", help="overwrite files that exist")
+    audit.set_defaults(run_step=_audit)
 
     reroot = steps.add_parser("reroot", help="name the videos of a parquet file in another folder, and rewrite it")
     reroot.add_argument("file", help="parquet file")
@@ -288,6 +302,24 @@ def _frames(args: argparse.Namespace) -> int:
             print(f"failed: {result.video}: {result.reason}")
     print(", ".join(f"{summary[key]} {key}" for key in ("videos", "decoded", "cached", "failed")))
     return 1 if summary["failed"] or any(left_out for _, left_out in files) else 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from verl_twgrpo.data.lazy_answers import lazy_answers, to_csv, to_table
+    from verl_twgrpo.data.parquet import read_rows
+    from verl_twgrpo.files import atomic_write, ensure_absent
+    from verl_twgrpo.rewards import mixture_from_words
+
+    ensure_absent([path for path in (args.json, args.csv) if path], args.force)
+    settings = mixture_from_words(args.set)
+    found = lazy_answers((row for file in args.files for row in read_rows(file)), settings)
+    print(to_table(found), end="")
+    if args.json:
+        _write_json([dataclasses.asdict(one) for one in found], Path(args.json))
+    if args.csv:
+        with atomic_write(args.csv) as part:
+            part.write_text(to_csv(found), encoding="utf-8")
+    return 0
 
 
 def _reroot(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_twgrpo.files import atomic_write, ensure_absent
+from verl_twgrpo.rewards import mixture_from_words
 from verl_twgrpo.rewards.answers import leniency_names
 
 from .metrics import PARSER_RULES, Comparison, Score, compare, evaluate, stored_deviations
@@ -21,7 +22,6 @@ from .tasks import (
     TaskScore,
     compare_tasks,
     evaluate_tasks,
-    read_settings,
     score_rows,
     task_deviations,
     title,
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         print(_summary_table(summaries), end="")
         _write(args.json, {"summaries": [dataclasses.asdict(summary) for summary in summaries]})
         return 0
-    settings = read_settings(args.set)  # first: it may import tasks of a user's own
+    settings = mixture_from_words(args.set)  # first: it may import tasks of a user's own
     lenient = _rules(args.lenient)
     model = read_predictions(args.predictions)
     scored = score_rows(model.rows, lenient, settings)

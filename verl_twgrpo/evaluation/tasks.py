@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from verl_twgrpo.rewards import TASKS, TaskMixture
 
@@ -161,31 +160,6 @@ def task_deviations(scored: Iterable[ScoredRow]) -> list[tuple[Prediction, float
         if one.row.stored is not None and one.row.stored != accuracy:
             found.append((one.row, accuracy))
     return found
-
-
-def read_settings(words: Sequence[str]) -> TaskMixture:
-    """The reward settings in words such as ``tasks.temporal_grounding.overlap=best``, values as in JSON.
-
-    Raises ``ValueError`` naming the word that is no setting.
-    """
-    import json
-
-    settings: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        *path, last = name.split(".")
-        node = settings
-        for part in path:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"{word}: {part} has a value already")
-        if not equals or not all((*path, last)):
-            raise ValueError(f"{word}: need NAME=VALUE, such as tasks.temporal_grounding.overlap=best")
-        try:
-            node[last] = json.loads(value)
-        except ValueError:
-            node[last] = value
-    return TaskMixture.read(settings)
 
 
 def _task_score(rows: Sequence[ScoredRow], seed: int) -> TaskScore:

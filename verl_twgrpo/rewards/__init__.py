@@ -6,7 +6,7 @@ Pure Python, knows no verl; ``manager`` is the face that verl's reward loop sees
 from .answers import LENIENCIES, parse_answer
 from .compose import Composition
 from .registry import TASKS, TaskSettings, load_entry_points, load_own_tasks, task
-from .routing import TaskMixture, check_gold, score, task_of, validate
+from .routing import TaskMixture, check_gold, mixture_from_words, score, task_of, validate
 from .scoring import (
     RewardSettings,
     compute_score,
@@ -28,6 +28,7 @@ __all__ = [
     "compute_score",
     "exact_reward",
     "format_reward",
+    "mixture_from_words",
     "parse_answer",
     "read_truth",
     "score",

@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -84,7 +84,8 @@ class Task:
     ``parsed`` (default 1), and any other number worth logging.
     settings: dataclass of its settings. read_truth(raw, info, where) -> truth as ``score`` takes it; ``info`` is the
     row's extra_info, ``where`` names the row in errors. gold(truth) -> what a perfect response says after thinking.
-    form(text, strict) -> format reward, 0 or 1.
+    form(text, strict) -> format reward, 0 or 1. lazy(truths) -> answers, one per truth and written as ``gold`` writes,
+    of policies that do not look, by what they do; the most frequent gold answer need not be among them.
     """
 
     name: str
@@ -93,7 +94,18 @@ class Task:
     read_truth: Callable[[Any, Mapping[str, Any], str], Any]
     gold: Callable[[Any], str]
     form: Callable[[str, bool], float]
+    lazy: Callable[[Sequence[Any]], Mapping[str, Sequence[str]]]
     module: str
+
+
+SEARCHED = 500
+"""Truths that the search for a best constant answer looks at."""
+
+
+def thinned(values: Sequence[Any], count: int = SEARCHED) -> list[Any]:
+    """At most ``count`` of the values, evenly spread."""
+    step = max(1, -(-len(values) // count))
+    return list(values[::step])
 
 
 TASKS: dict[str, Task] = {}
@@ -107,6 +119,7 @@ def task(
     read_truth: Callable[[Any, Mapping[str, Any], str], Any] = lambda raw, info, where: raw,
     gold: Callable[[Any], str] = lambda truth: f"<answer>{truth}</answer>",
     form: Callable[[str, bool], float] = format_reward,
+    lazy: Callable[[Sequence[Any]], Mapping[str, Sequence[str]]] = lambda truths: {},
 ) -> Callable[[Callable], Callable]:
     """Register the decorated function under ``name``; see ``Task`` for what the arguments are.
 
@@ -117,7 +130,7 @@ def task(
         taken = TASKS.get(name)
         if taken is not None and taken.module != function.__module__:
             raise ValueError(f"reward task {name}: {taken.module} has this name already; choose another")
-        TASKS[name] = Task(name, function, settings, read_truth, gold, form, function.__module__)
+        TASKS[name] = Task(name, function, settings, read_truth, gold, form, lazy, function.__module__)
         return function
 
     return register

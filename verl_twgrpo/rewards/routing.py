@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -117,6 +118,29 @@ class TaskMixture:
         truth = TASKS[name].read_truth(ground_truth, info or {}, where)
         result = self.score_read(name, text, truth, tokens)
         return {**result, "id": None if row_id is None else str(row_id), "benchmark": data_source, "task": name}
+
+
+def mixture_from_words(words: Sequence[str]) -> TaskMixture:
+    """The reward settings in words such as ``tasks.temporal_grounding.overlap=best``, values as in JSON.
+
+    Raises ``ValueError`` naming the word that is no setting.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        *path, last = name.split(".")
+        node = settings
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{word}: {part} has a value already")
+        if not equals or not all((*path, last)):
+            raise ValueError(f"{word}: need NAME=VALUE, such as tasks.temporal_grounding.overlap=best")
+        try:
+            node[last] = json.loads(value)
+        except ValueError:
+            node[last] = value
+    return TaskMixture.read(settings)
 
 
 def check_gold(data_source: str, ground_truth: Any, info: Mapping[str, Any] | None = None) -> None:

@@ -6,7 +6,7 @@ Truth: ``{"letters": "C", "intervals": [[start, end], ...], "duration": seconds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ from ..geometry import interval_iou, length, shared_length
 from ..registry import TaskSettings, require_choice, require_number, task
 from ..scoring import MODES, exact_reward, format_reward, letters_of, soft_reward
 from ..truth import fields_of, read_duration, read_true_intervals, read_truth
-from .temporal_grounding import RECALL_AT, predicted_intervals, written
+from .multiple_choice import best_letters
+from .temporal_grounding import RECALL_AT, lazy_intervals, predicted_intervals, written
 
 OPEN_GLUE, CLOSE_GLUE = "<glue>", "</glue>"
 IOP_AT = (0.3, 0.5)
@@ -80,13 +81,25 @@ def glue_format(text: str, strict: bool) -> float:
     return format_reward(before, strict) if content is not None else 0.0
 
 
+def _gold(letters: Set[str], intervals: tuple[Interval, ...]) -> str:
+    return f"<answer>{','.join(sorted(letters))}</answer>{OPEN_GLUE}{written(intervals)}{CLOSE_GLUE}"
+
+
+def _lazy(truths: Sequence[GroundedTruth]) -> dict[str, list[str]]:
+    """The best letters with each of the intervals of temporal grounding."""
+    letters = best_letters([truth.letters for truth in truths])
+    return {
+        f"{','.join(sorted(letters))}, {name}": [_gold(letters, (interval,)) for interval in intervals]
+        for name, intervals in lazy_intervals(truths).items()
+    }
+
+
 @task(
     "grounded_qa",
     settings=GroundedQASettings,
     read_truth=_read_truth,
-    gold=lambda truth: (
-        f"<answer>{','.join(sorted(truth.letters))}</answer>{OPEN_GLUE}{written(truth.intervals)}{CLOSE_GLUE}"
-    ),
+    gold=lambda truth: _gold(truth.letters, truth.intervals),
+    lazy=_lazy,
     form=glue_format,
 )
 def grounded_qa(text: str, truth: GroundedTruth, settings: GroundedQASettings) -> dict:

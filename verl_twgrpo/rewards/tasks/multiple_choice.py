@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, ClassVar
 
 from ..answers import LENIENCIES
 from ..registry import TaskSettings, task
-from ..scoring import MODES, RewardSettings, letters_of, score_response
+from ..scoring import MODES, RewardSettings, letters_of, score_response, soft_reward
 from ..truth import read_truth
 
 
@@ -32,11 +34,29 @@ def _read_truth(raw: Any, info: Mapping[str, Any], where: str) -> tuple[frozense
     return read_truth(raw, letters, where), letters
 
 
+def best_letters(truths: Sequence[Set[str]]) -> frozenset[str]:
+    """The set of letters with the largest mean soft reward (Eq. 7); of more than six letters, of one or two letters."""
+    letters = sorted(frozenset().union(*truths))
+    largest = len(letters) if len(letters) <= 6 else 2
+    sets = [frozenset(chosen) for size in range(1, largest + 1) for chosen in combinations(letters, size)]
+    counts = Counter(map(frozenset, truths))
+    return max(sets, key=lambda chosen: sum(soft_reward(chosen, truth) * n for truth, n in counts.items()))
+
+
+def _lazy(truths: Sequence[tuple[frozenset[str], str]]) -> dict[str, list[str]]:
+    best = ",".join(sorted(best_letters([letters for letters, _ in truths])))
+    return {
+        "all letters": [f"<answer>{','.join(options)}</answer>" for _, options in truths],
+        f"the best letters: {best}": [f"<answer>{best}</answer>"] * len(truths),
+    }
+
+
 @task(
     "multiple_choice",
     settings=MultipleChoiceSettings,
     read_truth=_read_truth,
     gold=lambda truth: f"<answer>{','.join(sorted(truth[0]))}</answer>",
+    lazy=_lazy,
 )
 def multiple_choice(text: str, truth: tuple[frozenset[str], str], settings: MultipleChoiceSettings) -> dict:
     """The scores of the manager ``multi_answer``, to the bit."""

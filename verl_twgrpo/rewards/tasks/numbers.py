@@ -7,12 +7,12 @@ behind the number; units are never converted, and any other word makes it no ans
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..forms import read_integer, read_number
-from ..registry import TaskSettings, require_choice, require_number, task
+from ..registry import TaskSettings, require_choice, require_number, task, thinned
 from ..truth import fields_of, finite, parse_json
 
 MRA_THRESHOLDS = tuple(k / 20 for k in range(10, 20))
@@ -109,6 +109,14 @@ def _answer(text: str, truth: Quantity, settings: TaskSettings) -> float | None:
     return None if content is None else read_quantity(content, truth.unit)
 
 
+def _lazy(truths: Sequence[Quantity]) -> dict[str, list[str]]:
+    """The number with the largest mean relative accuracy, out of true ones."""
+    values = [truth.value for truth in truths]
+    sample = thinned(sorted(values))
+    best = max(thinned(sorted(set(values)), 100), key=lambda v: sum(mean_relative_accuracy(v, t) for t in sample))
+    return {f"the best number: {best:g}": [f"<answer>{best!r}</answer>"] * len(truths)}
+
+
 @task("numeric", settings=NumericSettings, read_truth=_read_truth, gold=_gold)
 def numeric(text: str, truth: Quantity, settings: NumericSettings) -> dict:
     """1 if the numbers are equal."""
@@ -119,7 +127,7 @@ def numeric(text: str, truth: Quantity, settings: NumericSettings) -> dict:
     return {"accuracy": float(equal), "parsed": float(value is not None)}
 
 
-@task("regression", settings=RegressionSettings, read_truth=_read_truth, gold=_gold)
+@task("regression", settings=RegressionSettings, read_truth=_read_truth, gold=_gold, lazy=_lazy)
 def regression(text: str, truth: Quantity, settings: RegressionSettings) -> dict:
     """Mean relative accuracy, or 1 less the relative error."""
     value = _answer(text, truth, settings)

@@ -58,7 +58,18 @@ def _read_truth(raw: Any, info: Mapping[str, Any], where: str) -> tuple[str, ...
     return items
 
 
-@task("ordering", read_truth=_read_truth, gold=lambda truth: f"<answer>{','.join(truth)}</answer>")
+def _gold(truth: Sequence[str]) -> str:
+    return f"<answer>{','.join(truth)}</answer>"
+
+
+def _lazy(truths: Sequence[tuple[str, ...]]) -> dict[str, list[str]]:
+    return {
+        "the labels in alphabetical order": [_gold(sorted(truth)) for truth in truths],
+        "the labels in reverse alphabetical order": [_gold(sorted(truth, reverse=True)) for truth in truths],
+    }
+
+
+@task("ordering", read_truth=_read_truth, gold=_gold, lazy=_lazy)
 def ordering(text: str, truth: tuple[str, ...], settings: TaskSettings) -> dict:
     """Kendall's tau, 0 where it is negative: a guess earns nothing on average."""
     content = settings.answer(text)

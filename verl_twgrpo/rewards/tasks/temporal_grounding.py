@@ -6,13 +6,13 @@ past it scores 0, as do reversed ends, intervals without length and negative tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..forms import Interval, read_intervals
 from ..geometry import clip_intervals, interval_giou, interval_iou
-from ..registry import TaskSettings, require_choice, require_number, task
+from ..registry import TaskSettings, require_choice, require_number, task, thinned
 from ..truth import fields_of, read_duration, read_true_intervals
 
 RECALL_AT = (0.3, 0.5, 0.7)
@@ -74,12 +74,45 @@ def predicted_intervals(content: str | None, settings: TaskSettings, duration: f
     return found if found is None or duration is None else tuple(clip_intervals(found, duration))
 
 
+def lazy_intervals(truths: Sequence[Any]) -> dict[str, list[Interval]]:
+    """Intervals, one per truth, of policies that do not look: truths need ``intervals`` and ``duration``."""
+    found = {}
+    if all(truth.duration is not None for truth in truths):
+        found["the whole video"] = [(0.0, truth.duration) for truth in truths]
+        start, end = _best([k / 20 for k in range(21)], thinned(truths), relative=True)
+        name = f"the best part of the video: {start:g} to {end:g} of it"
+        found[name] = [(start * truth.duration, end * truth.duration) for truth in truths]
+    bounds = sorted({round(bound, 2) for truth in truths for interval in truth.intervals for bound in interval})
+    start, end = _best(thinned(sorted({0.0, *bounds}), 25), thinned(truths), relative=False)
+    found[f"the best seconds: {start:g} to {end:g}"] = [(start, end)] * len(truths)
+    return found
+
+
+def _best(grid: Sequence[float], truths: Sequence[Any], *, relative: bool) -> Interval:
+    """The interval between points of ``grid``, seconds or parts of the video, with the largest mean tIoU."""
+
+    def mean_iou(interval: Interval) -> float:
+        scales = (truth.duration if relative else 1.0 for truth in truths)
+        ends = [(interval[0] * scale, interval[1] * scale) for scale in scales]
+        return sum(interval_iou([one], truth.intervals) for one, truth in zip(ends, truths, strict=True))
+
+    return max(((a, b) for k, a in enumerate(grid) for b in grid[k + 1 :]), key=mean_iou, default=(0.0, 1.0))
+
+
+def _lazy(truths: Sequence[GroundingTruth]) -> dict[str, list[str]]:
+    return {
+        name: [f"<answer>{written((interval,))}</answer>" for interval in intervals]
+        for name, intervals in lazy_intervals(truths).items()
+    }
+
+
 @task(
     "temporal_grounding",
     settings=TemporalGroundingSettings,
     read_truth=read_grounding,
     # the longest of them under "best" would do too; the union is right under both where there is one
     gold=lambda truth: f"<answer>{written(truth.intervals)}</answer>",
+    lazy=_lazy,
 )
 def temporal_grounding(text: str, truth: GroundingTruth, settings: TemporalGroundingSettings) -> dict:
     """tIoU, Time-R1's variant or generalised IoU, with recall at the usual thresholds."""
