@@ -51,6 +51,12 @@ def dump_rows(step, group, weights=(1.0, 1.2, 1.7, 0.9), divergences=(0.0, 1.0, 
 
 
 @pytest.fixture
+def group_rows():
+    """``group_rows(step, group)``: the rows of a dump that one group has."""
+    return dump_rows
+
+
+@pytest.fixture
 def make_run(tmp_path, schema):
     """Write a run: dumps (step -> rows), logged scalars, rollouts (step -> rewards by group), validation answers."""
 

@@ -64,17 +64,26 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["weight", "divergence", "group"])
-def test_a_dump_that_lacks_a_column_is_refused_by_the_columns_name(full_run, column):
+def test_a_dump_that_lacks_a_column_is_left_out_and_named(full_run, column):
     path = full_run / "tw_grpo" / "step_000001.parquet"
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns([column]), path)
-    with pytest.raises(ValueError, match=f"step_000001.parquet: column {column} is missing"):
-        read_run(full_run, "full")
+    run = read_run(full_run, "full")
+    assert run.missing == [f"{path}: column {column} is missing: not a dump of token weights"]
+    assert {group.step for group in run.groups} == {2}
 
 
-def test_a_file_that_is_no_parquet_is_refused_by_name(full_run):
+def test_a_file_that_is_no_parquet_is_left_out_and_named(full_run):
     (full_run / "tw_grpo" / "step_000003.parquet").write_bytes(b"PAR?")
-    with pytest.raises(ValueError, match="step_000003.parquet: not a parquet file"):
-        read_run(full_run, "full")
+    run = read_run(full_run, "full")
+    assert "step_000003.parquet: not a parquet file that can be read (" in run.missing[0]
+    assert {group.step for group in run.groups} == {1, 2}
+
+
+def test_a_run_of_broken_dumps_alone_ends_with_the_first(make_run, group_rows):
+    folder = make_run("broken", dumps={1: group_rows(1, "u")})
+    (folder / "tw_grpo" / "step_000001.parquet").write_bytes(b"PAR?")
+    with pytest.raises(ValueError, match="step_000001.parquet: not a parquet file"):
+        read_run(folder, "r")
 
 
 def test_a_token_group_has_all_its_responses_and_the_prompt_from_verls_rollouts(full_run):

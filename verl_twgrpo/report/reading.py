@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from verl_twgrpo.rows import parse_key, rows_by_group
 
+from .soundness import sound_dumps
+
 SERIES_COLUMNS = ("step", "group", "reward", "weight", "divergence")
 """What the figures need of a step's dump."""
 
@@ -88,10 +90,13 @@ def labels(paths: Sequence[Path]) -> list[str]:
 def read_run(folder: Path, label: str) -> Run:
     """Read one run directory; what is not there is said in ``missing``. Raises ``ValueError`` if nothing is."""
     run = Run(label, folder)
-    dumps, rollouts = step_files(folder / "tw_grpo", "step_*.parquet"), step_files(folder / "rollouts", "*.jsonl")
+    dumps = sound_dumps(step_files(folder / "tw_grpo", "step_*.parquet"), run.missing)
+    rollouts = step_files(folder / "rollouts", "*.jsonl")
     events = sorted(path for path in folder.rglob("events.out.tfevents.*") if path.is_file())
     run.validation = step_files(folder / "validation", "*.jsonl")
     if not (dumps or rollouts or events or run.validation):
+        if run.missing:
+            raise ValueError(run.missing[0])
         raise ValueError(
             f"{folder}: nothing of a run: no tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl, nor"
             " TensorBoard event files"
