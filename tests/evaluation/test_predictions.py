@@ -90,6 +90,8 @@ def test_rows_without_an_id_are_all_kept(tmp_path):
         (verl_row(gts=""), "ground truth is empty"),
         (verl_row(gts=None), "ground truth is a NoneType"),
         (verl_row(output=None), "output is a NoneType, need text"),
+        (verl_row(step=[0]), "step is a list, need a number"),
+        ("[" * 100_000, r"not JSON \(nested too deep\)"),
         (released_row(model_output=3), "model_output is a int, need text"),
         (released_row(ground_truth="<answer>E</answer>"), "E is not among the options A,B"),
         (released_row(ground_truth=None), "ground truth is a NoneType"),

@@ -90,3 +90,18 @@ def test_a_summary_without_its_figures_is_refused_by_name(tmp_path, content, mes
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"m.json.*{message}"):
         read_summaries(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"ä": 1}'.encode("latin-1"), r"not UTF-8 text \(byte 2 is 0xe4\)"),
+        (b"{", "line 1: not JSON"),
+        (b"[" * 100_000, r"not JSON \(nested too deep\)"),
+    ],
+)
+def test_a_file_that_is_no_json_is_named(tmp_path, content, message):
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"m.json: {message}"):
+        read_summaries(path)

@@ -84,6 +84,9 @@ def read_predictions(paths: Iterable[str | Path]) -> Predictions:
                 reason = f"{where}: not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
                 found.unreadable.append(reason)
                 continue
+            except RecursionError:
+                found.unreadable.append(f"{where}: not JSON (nested too deep)")
+                continue
             if "model_output" not in row:
                 steps.setdefault(row.get("step"), path)
             if prediction.id is not None and (prediction.benchmark, prediction.id) in seen:
@@ -114,6 +117,8 @@ def _read_row(row: Any, path: Path, where: str) -> Prediction:
 
 
 def _read_verl(row: Mapping[str, Any], where: str) -> Prediction:
+    if isinstance(row.get("step"), list | dict):
+        raise ValueError(f"{where}: step is a {type(row['step']).__name__}, need a number")
     task = str(task_of(row))
     if task not in TASKS:
         raise ValueError(f"{where}: task {task!r:.60} is none of {', '.join(sorted(TASKS))}")

@@ -34,7 +34,14 @@ def read_summaries(path: str | Path) -> list[StoredSummary]:
     those files covers only the last batch of the evaluation.
     Raises ``ValueError`` naming the summary and the field that is missing or no number.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not JSON (nested too deep)") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: need an object of accuracies, got {type(content).__name__}")
     several = content and all(isinstance(value, dict) for value in content.values()) and "overall" not in content
