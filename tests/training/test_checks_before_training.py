@@ -380,9 +380,29 @@ def test_the_settings_are_one_node():
 )
 def test_packed_groups_that_cannot_be_are_refused_and_fall_back_under_auto(good, override, reason):
     unweighted = [*good, "algorithm=grpo_token", override]
-    check(*unweighted, "algorithm.packed_groups=auto")
+    (note,) = check(*unweighted, "algorithm.packed_groups=auto")
+    assert note.startswith("algorithm.packed_groups=auto: groups run unpacked: ") and reason in note
+    assert check(*unweighted, "algorithm.packed_groups=false") == []
     with pytest.raises(ValueError, match=f"algorithm.packed_groups=true: .*{reason}.*auto or false"):
         check(*unweighted, "algorithm.packed_groups=true")
+
+
+@pytest.mark.parametrize(
+    "model, reason",
+    [
+        ('{"model_type": "mistral"}', "model: mistral is not among the models that were tried"),
+        (
+            '{"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 2, "max_window_layers": 1}',
+            "model: the model has layers with a sliding window",
+        ),
+    ],
+)
+def test_packed_groups_of_a_model_that_cannot_be_are_refused_on_the_driver(good, tmp_path, model, reason):
+    (tmp_path / "model" / "config.json").write_text(model)
+    (note,) = check(*good, "algorithm.packed_groups=auto")
+    assert "groups run unpacked" in note and reason in note
+    with pytest.raises(ValueError, match=f"algorithm.packed_groups=true: .*{reason}.*auto or false"):
+        check(*good, "algorithm.packed_groups=true")
 
 
 def test_packed_groups_is_one_of_three(good):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_twgrpo.training.engines.packing import Lengths, micro_batches, pack, packed_tokens, split_to
+from verl_twgrpo.training.engines.packing import Lengths, micro_batches, most_tokens, pack, packed_tokens, split_to
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=20)
 
@@ -20,18 +20,21 @@ def groups_cut(batches, numbers):
 
 
 @given(ROWS, st.integers(1, 20))
-def test_a_number_of_rows_is_kept_unless_a_group_is_larger(rows, limit):
+def test_a_micro_batch_of_rows_holds_no_more_tokens_than_so_many_rows_unpacked(rows, limit):
     numbers, lengths = batch(rows)
-    batches = micro_batches(numbers, lengths, rows=limit)
-    assert sorted(row for one in batches for row in one) == list(range(len(rows)))
-    assert groups_cut(batches, numbers) == 0
-    assert all(len(one) <= limit or len({numbers[row] for row in one}) == 1 for one in batches)
+    longest = sorted((sum(pair) for pair in zip(lengths.prompts, lengths.responses, strict=True)), reverse=True)
+    tokens = most_tokens(lengths, limit)
+    assert tokens == sum(longest[:limit])
+    batches = micro_batches(numbers, lengths, tokens)
+    assert all(packed_tokens(one, numbers, lengths) <= tokens for one in batches)
+    if limit >= max(numbers.count(number) for number in numbers):
+        assert groups_cut(batches, numbers) == 0
 
 
 @given(ROWS, st.integers(16, 60))
 def test_a_number_of_packed_tokens_is_kept_and_only_larger_groups_are_cut(rows, limit):
     numbers, lengths = batch(rows)
-    batches = micro_batches(numbers, lengths, tokens=limit)
+    batches = micro_batches(numbers, lengths, limit)
     assert sorted(row for one in batches for row in one) == list(range(len(rows)))
     # the longest row has 16 tokens
     assert all(packed_tokens(one, numbers, lengths) <= limit for one in batches)

@@ -14,6 +14,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 from verl.utils.model import extract_multi_modal_inputs
 
+from verl_twgrpo.training.engines.packable import why_not_model
 from verl_twgrpo.training.engines.packed_attention import (
     PACKED_ATTENTION,
     current_layout,
@@ -23,6 +24,7 @@ from verl_twgrpo.training.engines.packed_attention import (
 from verl_twgrpo.training.engines.packing import (
     PackedRows,
     micro_batches,
+    most_tokens,
     pack,
     packed_tokens,
     row_lengths,
@@ -39,9 +41,6 @@ logger = logging.getLogger(__name__)
 
 # The setting algorithm.packed_groups ("auto" or "true"), carried by KVBatchMeta.extra_info to the workers.
 PACKED_KEY = "tw_grpo_packed_groups"
-
-# Models whose every layer attends by transformers' attention functions alone, as the tests show.
-MODELS = ("llama", "qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_vl")
 
 # Column of a batch: rows of one number share a prompt.
 _PROMPT_COLUMN = "tw_grpo_prompt"
@@ -151,12 +150,9 @@ class PackedGroupsMixin(_Engine):
 
     def _why_not_packed(self, data: TensorDict, engine_globals: MutableMapping[str, Any]) -> str | None:
         """A sentence on what stands against packing this batch; None where nothing does."""
-        config = self.module.config
-        text = config.get_text_config()
-        if config.model_type not in MODELS:
-            return f"{config.model_type} is not among the models that were tried ({', '.join(MODELS)})"
-        if set(getattr(text, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-            return "the model has layers with a sliding window"
+        reason = why_not_model(self.module.config)
+        if reason:
+            return reason
         if getattr(self, "ulysses_sequence_parallel_size", 1) > 1:
             return "Ulysses cuts rows over ranks"
         if tu.get_non_tensor_data(data=data, key="use_fused_kernels", default=False):
@@ -170,12 +166,13 @@ class PackedGroupsMixin(_Engine):
         return None
 
     def _partition(self, data: TensorDict) -> list[list[int]]:
-        """The rows of each micro-batch: whole groups, and as many micro-batches on every rank."""
+        """The rows of each micro-batch, by its tokens, and as many micro-batches on every rank."""
         numbers, lengths = data[_PROMPT_COLUMN].tolist(), row_lengths(data)
         if tu.get_non_tensor_data(data=data, key="use_dynamic_bsz", default=True):
-            batches = micro_batches(numbers, lengths, tokens=data["max_token_len_per_gpu"])
+            tokens = data["max_token_len_per_gpu"]
         else:
-            batches = micro_batches(numbers, lengths, rows=data["micro_batch_size_per_gpu"])
+            tokens = most_tokens(lengths, rows=data["micro_batch_size_per_gpu"])
+        batches = micro_batches(numbers, lengths, tokens)
         count = torch.tensor(len(batches), device=get_device_name())
         torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX, group=self.get_data_parallel_group())
         batches = split_to(int(count), batches, numbers, lengths)

@@ -110,26 +110,21 @@ def packed_tokens(rows: Sequence[int], prompt_of_row: Sequence[int], lengths: Le
     return sum(prompts.values()) + sum(lengths.responses[row] for row in rows)
 
 
-def micro_batches(
-    prompt_of_row: Sequence[int], lengths: Lengths, rows: int | None = None, tokens: int | None = None
-) -> list[list[int]]:
-    """Rows of each micro-batch, groups whole.
+def most_tokens(lengths: Lengths, rows: int) -> int:
+    """Tokens of the ``rows`` longest rows: what a micro-batch of so many rows may hold unpacked."""
+    whole = [prompt + response for prompt, response in zip(lengths.prompts, lengths.responses, strict=True)]
+    return sum(sorted(whole, reverse=True)[:rows])
 
-    Args:
-        rows: at most so many rows, but a group at least; or
-        tokens: at most so many packed tokens; only here a group that is larger is cut, and each part runs the prompt.
+
+def micro_batches(prompt_of_row: Sequence[int], lengths: Lengths, tokens: int) -> list[list[int]]:
+    """Rows of each micro-batch: at most ``tokens`` packed tokens, but a row at least.
+
+    Groups stay whole; one that is larger is cut, and each part runs the prompt.
     """
     groups: dict[int, list[int]] = {}
     for row, number in enumerate(prompt_of_row):
         groups.setdefault(number, []).append(row)
     batches: list[list[int]] = []
-    if tokens is None:
-        for group in groups.values():
-            if batches and rows is not None and len(batches[-1]) + len(group) <= rows:
-                batches[-1].extend(group)
-            else:
-                batches.append(list(group))
-        return batches
 
     def size(of: Sequence[int]) -> int:
         return packed_tokens(of, prompt_of_row, lengths)
