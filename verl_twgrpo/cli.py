@@ -28,6 +28,7 @@ COMMANDS = {
         {
             "divergence": ("verl_twgrpo.bench.divergence", "the weights pass against the released code's way"),
             "group": ("verl_twgrpo.bench.group", "the responses of a group behind one prompt, against one prompt each"),
+            "step": ("verl_twgrpo.bench.step", "a whole step of a recipe by phase, packed groups against unpacked"),
             "reward": ("verl_twgrpo.bench.reward", "rollouts that the reward scores in a second"),
             "input": ("verl_twgrpo.bench.input", "the video side of a step, stock and on prepared frames"),
         },

@@ -18,7 +18,6 @@ TINY = bench.Shape(2, 16, 8, 4096)
 def tiny_grid(monkeypatch):
     monkeypatch.setattr(bench, "SHAPES", (TINY,))
     monkeypatch.setattr(bench, "PROCESSES_PER_METHOD", 1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.mark.slow
@@ -35,6 +34,13 @@ def test_the_command_prints_ratios_and_writes_csv_and_plot(tiny_grid, tmp_path, 
         assert 0 < float(row["p20_ms"]) <= float(row["p50_ms"]) <= float(row["p80_ms"])
         assert float(row["peak_mib"]) >= 0 and row["torch"] == torch.__version__
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", ["divergence", "group", "step"])
+def test_cuda_is_refused_where_there_is_none(command, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["bench", command, "--device", "cuda"]) == 2
+    assert "--device cuda: torch" in capsys.readouterr().err
 
 
 def test_the_naive_method_computes_the_released_divergence():
@@ -72,4 +78,4 @@ def test_memory_that_runs_out_is_reported_as_such(monkeypatch):
 
 def test_a_case_that_fails_says_which_and_why():
     with pytest.raises(OSError, match="naive at Shape.*no_such_type"):
-        bench._in_fresh_process("naive", bench.Shape(2, 16, 8, 64, "no_such_type"))
+        bench._in_fresh_process("naive", bench.Shape(2, 16, 8, 64, "no_such_type"), "cpu")

@@ -12,7 +12,7 @@ from verl_twgrpo.cli import main
 
 @pytest.mark.slow
 def test_the_command_writes_the_columns_and_both_ways_give_the_same_log_probs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "PROCESSES_PER_WAY", 1)
+    monkeypatch.setattr(bench, "CALLS", 1)
     table, plot = tmp_path / "group.csv", tmp_path / "group.png"
     command = ["bench", "group", "--shape", "24/5", "--group-size", "3", "--csv", str(table), "--plot", str(plot)]
     assert main(command) == 0
@@ -36,3 +36,9 @@ def test_the_command_writes_the_columns_and_both_ways_give_the_same_log_probs(tm
 def test_a_shape_that_is_none_is_named(shape, capsys):
     assert main(["bench", "group", "--shape", shape]) == 2
     assert f"--shape {shape}: need tokens of the prompt / of a response" in capsys.readouterr().err
+
+
+def test_a_case_that_fails_says_which_and_why():
+    case = {"way": "sideways", "shape": "3/2", "G": 2, "pass_": "forward", "device": "cpu"}
+    with bench._Process(case) as process, pytest.raises(ChildProcessError, match="(?s)'way': 'sideways'.*KeyError"):
+        process.call()

@@ -129,6 +129,8 @@ def chunked_group_divergence(
     logits_RV = torch.empty(max((sum(span.tokens for span in chunk) for chunk in chunks), default=0), V, device=device)
     scratch_RV = torch.empty(max((span.tokens for span in spans), default=0), V, device=device)
     mixture_PV = torch.empty(max((span.positions for span in spans), default=0), V, device=device)
+    rounds = targets_N is not None and log_prob_dtype is not None
+    rounded_RV = torch.empty_like(scratch_RV, dtype=log_prob_dtype) if rounds else None
     # by token in position-major order: maximum logit m, ln sum exp(z - m), entropy, logit of the target
     max_N, log_sum_N, entropy_N, target_N, rounded_N = (torch.empty(N, device=device) for _ in range(5))
     divergence_T = torch.empty(T, device=device)
@@ -142,14 +144,21 @@ def chunked_group_divergence(
         if targets_N is not None:
             targets_R = targets_N[chunk_N]
             target_N[chunk_rows] = z_RV.gather(1, targets_R[:, None])[:, 0]
-            if log_prob_dtype is not None:
-                rounded_N[chunk_rows] = _rounded_log_probs(
-                    z_RV, targets_R, temperature, log_prob_dtype, max(block_tokens, 1)
-                )
         for span in chunk:
             rows, shape = slice(row, row + span.tokens), (span.positions, span.k)
+            in_chunk = slice(rows.start - chunk_rows.start, rows.stop - chunk_rows.start)
+            torch.amax(z_RV[in_chunk], -1, out=max_N[rows])
+            if rounded_RV is not None:
+                rounded_N[rows] = _rounded_log_probs(
+                    z_RV[in_chunk],
+                    targets_R[in_chunk],
+                    max_N[rows],
+                    temperature,
+                    rounded_RV[: span.tokens],
+                    scratch_RV[: span.tokens],
+                )
             block = _block(
-                z_RV[rows.start - chunk_rows.start : rows.stop - chunk_rows.start].view(*shape, V),
+                z_RV[in_chunk].view(*shape, V),
                 scratch_RV[: span.tokens].view(*shape, V),
                 mixture_PV[: span.positions],
                 max_N[rows].view(shape),
@@ -180,12 +189,12 @@ def _block(
     G: int,
     needs_mixture: bool,
 ) -> Block:
-    """The block of logits z, whose row maxima are taken off in place; fills max, log-sum and entropy.
+    """The block of logits z, whose row maxima are taken off in place; fills log-sum and entropy.
 
     All in place: what allocates a block anew pays for its pages each time.
     """
     # with the maximum taken off, entropy has no large terms to cancel
-    z_PKV.sub_(torch.amax(z_PKV, -1, out=max_PK)[..., None])
+    z_PKV.sub_(max_PK[..., None])
     p_PKV = torch.exp(z_PKV, out=scratch_PKV)
     sum_PK = p_PKV.sum(-1)
     p_PKV.mul_(sum_PK.reciprocal()[..., None])
@@ -229,20 +238,35 @@ def _project(
 
 
 def _rounded_log_probs(
-    scaled_RV: torch.Tensor, targets_R: torch.Tensor, temperature: float, dtype: torch.dtype, block_rows: int
+    scaled_RV: torch.Tensor,
+    targets_R: torch.Tensor,
+    max_R: torch.Tensor,
+    temperature: float,
+    rounded_RV: torch.Tensor,
+    scratch_RV: torch.Tensor,
 ) -> torch.Tensor:
-    """Log-probs of the targets under logits rounded to ``dtype``, with float32 sums, a block of rows at a time.
+    """Log-probs of the targets under logits rounded to the dtype of ``rounded_RV``, with float32 sums.
 
     Rounds where verl does: the logits, the temperature, and their quotient
     (verl/workers/engine/fsdp/transformer_impl.py: _scale_logits_by_temperature).
+
+    Args:
+        scaled_RV: logits over temperature, float32; left as they are.
+        max_R: their maxima. Rounding keeps the order of numbers: the maximum of the rounded is the maximum, rounded.
+        rounded_RV, scratch_RV: room, the latter float32.
     """
-    # a number, not a tensor on the device: copying one there makes the host wait, once per chunk
-    rounded_temperature = torch.tensor(temperature, dtype=dtype).item()
-    blocks = []
-    for block_RV, block_R in zip(scaled_RV.split(block_rows), targets_R.split(block_rows), strict=True):
-        rounded_RV = ((block_RV * temperature).to(dtype) / rounded_temperature).float()
-        blocks.append(rounded_RV.gather(1, block_R[:, None])[:, 0] - rounded_RV.logsumexp(-1))
-    return torch.cat(blocks)
+    dtype = rounded_RV.dtype
+    if temperature == 1.0:
+        scratch_RV.copy_(rounded_RV.copy_(scaled_RV))
+        max_R = max_R.to(dtype).float()
+    else:
+        # a number, not a tensor on the device: copying one there makes the host wait, once per block
+        rounded_temperature = torch.tensor(temperature, dtype=dtype).item()
+        torch.mul(scaled_RV, temperature, out=scratch_RV)
+        scratch_RV.copy_(rounded_RV.copy_(scratch_RV).div_(rounded_temperature))
+        max_R = (max_R * temperature).to(dtype).div_(rounded_temperature).float()
+    target_R = scratch_RV.gather(1, targets_R[:, None])[:, 0] - max_R
+    return target_R - scratch_RV.sub_(max_R[:, None]).exp_().sum(-1).log_()
 
 
 def _position_major(lengths: list[int], order: list[int]) -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 Methods: ``gemm`` is the bare head GEMM into memory that is there already, the floor of any one-pass method; ``naive``
 is the released code's way, all log-probs of the group at once; ``jsd`` and ``released`` are
-``chunked_group_divergence``, which also returns log-probs and entropies. Processes of the methods take turns, so that
-ratios within a run hold although the machine's load changes.
+``chunked_group_divergence``, which also returns log-probs and entropies; ``jsd_bf16`` and ``released_bf16`` take the
+log-probs from logits rounded to bfloat16, as every run does whose model computes in it. Processes of the methods take
+turns, so that ratios within a run hold although the machine's load changes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import torch
 
 from verl_twgrpo.algorithm.divergences import RELEASED_CLAMP
 from verl_twgrpo.algorithm.head_pass import chunked_group_divergence
+from verl_twgrpo.bench.device import add_device, check_device
 from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
 
-METHODS = ("gemm", "naive", "jsd", "released")
+METHODS = ("gemm", "naive", "jsd", "jsd_bf16", "released", "released_bf16")
 PROCESSES_PER_METHOD = 3
 CALLS_PER_PROCESS = 5
 
@@ -47,7 +49,8 @@ SHAPES = (
     Shape(4, 512, 256, 32768),
     Shape(8, 64, 896, 151936),
 )
-QWEN2_5_VL_7B = Shape(8, 1024, 3584, 152064, "bfloat16")
+# heads of 3B and 7B, for --device cuda
+QWEN2_5_VL = (Shape(8, 1024, 2048, 151936, "bfloat16"), Shape(8, 1024, 3584, 152064, "bfloat16"))
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``verl-twgrpo bench divergence``."""
     parser.add_argument("--csv", type=Path, metavar="F", help="write the measurements to this file")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw them into this file (png, pdf, svg)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures the grid on the GPU if there is one, else on the CPU; prints a table."""
-    shapes = (*SHAPES, QWEN2_5_VL_7B) if torch.cuda.is_available() else SHAPES
+    """Measures the grid and prints a table."""
+    check_device(args.device)
     measurements = []
-    for shape in shapes:
-        of_shape = measure_shape(shape)
+    for shape in QWEN2_5_VL if args.device == "cuda" else SHAPES:
+        of_shape = measure_shape(shape, args.device)
         measurements += of_shape
         print(table(of_shape), flush=True)
     if args.csv:
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure_shape(shape: Shape) -> list[Measurement]:
+def measure_shape(shape: Shape, device: str = "cpu") -> list[Measurement]:
     """All methods at one shape, taking turns, each turn in a process of its own.
 
     Raises ChildProcessError with the process's last words if it fails for another reason than memory.
@@ -98,8 +102,8 @@ def measure_shape(shape: Shape) -> list[Measurement]:
     turns: dict[str, list[dict]] = {method: [] for method in METHODS}
     for _ in range(PROCESSES_PER_METHOD):
         for method, results in turns.items():
-            results.append(_in_fresh_process(method, shape))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+            results.append(_in_fresh_process(method, shape, device))
+    name = torch.cuda.get_device_name() if device == "cuda" else device
     measurements = []
     for method, results in turns.items():
         p20 = p50 = p80 = peak = None
@@ -115,7 +119,7 @@ def measure_shape(shape: Shape) -> list[Measurement]:
                 p50_ms=p50,
                 p80_ms=p80,
                 peak_mib=peak,
-                device=device,
+                device=name,
                 threads=torch.get_num_threads(),
                 torch=torch.__version__,
             )
@@ -130,16 +134,16 @@ def table(measurements: list[Measurement]) -> str:
     lines = [
         f"G={first.G} T={first.T} H={first.H} V={first.V} {first.dtype} on {first.device}, "
         f"{first.threads} threads, torch {first.torch}",
-        f"  {'method':<10}{'p20 ms':>10}{'p50 ms':>10}{'p80 ms':>10}{'peak MiB':>10}"
+        f"  {'method':<14}{'p20 ms':>10}{'p50 ms':>10}{'p80 ms':>10}{'peak MiB':>10}"
         f"{'x gemm':>9}{'x naive':>9}{'memory / naive':>16}",
     ]
     for m in measurements:
         if m.p50_ms is None:
-            lines.append(f"  {m.method:<10}out of memory")
+            lines.append(f"  {m.method:<14}out of memory")
             continue
         gemm, naive = by_method["gemm"], by_method["naive"]
         lines.append(
-            f"  {m.method:<10}{m.p20_ms:>10.1f}{m.p50_ms:>10.1f}{m.p80_ms:>10.1f}{m.peak_mib:>10.1f}"
+            f"  {m.method:<14}{m.p20_ms:>10.1f}{m.p50_ms:>10.1f}{m.p80_ms:>10.1f}{m.peak_mib:>10.1f}"
             f"{_ratio(m.p20_ms, gemm.p20_ms):>9}{_ratio(m.p20_ms, naive.p20_ms):>9}"
             f"{_ratio(m.peak_mib, naive.peak_mib):>16}"
         )
@@ -198,14 +202,13 @@ def naive_divergence(hidden_NH: torch.Tensor, head_VH: torch.Tensor, G: int) -> 
 
 
 @torch.no_grad()
-def measure(method: str, shape: Shape) -> dict:
+def measure(method: str, shape: Shape, device: str = "cpu") -> dict:
     """Times and peak of one method in this process; no times where memory ran out.
 
     Returns:
         ms: of each call after the first. peak_mib: above the inputs, during the first call.
     """
-    on_gpu = torch.cuda.is_available()
-    device, dtype = torch.device("cuda" if on_gpu else "cpu"), getattr(torch, shape.dtype)
+    on_gpu, dtype = device == "cuda", getattr(torch, shape.dtype)
     generator = torch.Generator(device).manual_seed(0)
     N = shape.G * shape.T
     hidden_NH = torch.randn(N, shape.H, generator=generator, device=device).to(dtype)
@@ -221,7 +224,9 @@ def measure(method: str, shape: Shape) -> dict:
         "gemm": lambda: torch.mm(hidden_NH, head_VH.t(), out=logits_NV),
         "naive": lambda: naive_divergence(hidden_NH, head_VH, shape.G),
         "jsd": lambda: chunked(kind="jsd"),
+        "jsd_bf16": lambda: chunked(kind="jsd", log_prob_dtype=torch.bfloat16),
         "released": lambda: chunked(kind="released"),
+        "released_bf16": lambda: chunked(kind="released", log_prob_dtype=torch.bfloat16),
     }[method]
 
     def timed() -> float:
@@ -238,11 +243,10 @@ def measure(method: str, shape: Shape) -> dict:
         return {"ms": [], "peak_mib": None}
 
 
-def _in_fresh_process(method: str, shape: Shape) -> dict:
+def _in_fresh_process(method: str, shape: Shape, device: str) -> dict:
+    case = json.dumps({"method": method, "device": device, **asdict(shape)})
     finished = subprocess.run(
-        [sys.executable, "-m", "verl_twgrpo.bench.divergence", json.dumps({"method": method, **asdict(shape)})],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "verl_twgrpo.bench.divergence", case], capture_output=True, text=True
     )
     if finished.returncode != 0:
         raise ChildProcessError(f"bench: {method} at {shape} failed: {finished.stderr.strip()[-2000:]}")
@@ -255,4 +259,4 @@ def _ratio(value: float | None, of: float | None) -> str:
 
 if __name__ == "__main__":
     case = json.loads(sys.argv[1])
-    print(json.dumps(measure(case.pop("method"), Shape(**case))))
+    print(json.dumps(measure(case.pop("method"), device=case.pop("device"), shape=Shape(**case))))

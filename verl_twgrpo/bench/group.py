@@ -2,8 +2,8 @@
 
 ``padded`` is verl's way: G rows of prompt and response, logits of every token. ``packed`` is what the engine does under
 ``algorithm.packed_groups``: one row, attention by blocks, logits of response positions only. Both run a random text
-body over the same tokens; a forward pass without gradient, and a forward and backward pass. Each case is a process of
-its own, and the two ways take turns, so that ratios within a run hold although the machine's load changes.
+body over the same tokens; a forward pass without gradient, and a forward and backward pass. In each case the two ways
+are two fresh processes that take turns call by call, so that a load on the machine hurts both alike.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import csv
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 
+from verl_twgrpo.bench.device import add_device, check_device
 from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 
@@ -26,8 +30,8 @@ WAYS = ("padded", "packed")
 PASSES = ("forward", "forward_backward")
 SHAPES = ("128/64", "512/128", "1180/250")
 GROUP_SIZES = (4, 8, 16)
-PROCESSES_PER_WAY = 2
-CALLS_PER_PROCESS = 2
+# of each way and case, after the one in which memory is measured
+CALLS = 3
 
 # A text body of 14 million parameters in the proportions of Qwen2.5's: it fits a CPU at 22,880 tokens.
 BODY = {
@@ -71,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="F", help="draw them into this file (png, pdf, svg)")
     parser.add_argument("--shape", action="append", metavar="P/R", help=f"only this shape, repeatable ({SHAPES})")
     parser.add_argument("--group-size", action="append", type=int, metavar="G", help=f"repeatable {GROUP_SIZES}")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda computes in bfloat16")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: a shape that is not P/R with numbers of 1 or more.
     """
+    check_device(args.device)
     shapes, sizes = args.shape or SHAPES, args.group_size or GROUP_SIZES
     for shape in shapes:
         read_shape(shape)
@@ -112,28 +117,30 @@ def read_shape(shape: str) -> tuple[int, int]:
 
 
 def measure_case(shape: str, G: int, pass_: str, device: str = "cpu") -> Measurement:
-    """Both ways at one case, taking turns, each turn in a process of its own.
+    """Both ways at one case, in turns, each in a process of its own.
 
     Raises ChildProcessError with the process's last words if one fails.
     """
-    results: dict[str, list[dict]] = {way: [] for way in WAYS}
-    for _ in range(PROCESSES_PER_WAY):
-        for way in WAYS:
-            results[way].append(
-                _in_fresh_process({"way": way, "shape": shape, "G": G, "pass_": pass_, "device": device})
-            )
-    seconds = {way: min(min(result["seconds"]) for result in results[way]) for way in WAYS}
-    peak = {way: max(result["peak_mib"] for result in results[way]) for way in WAYS}
-    gaps = [abs(a - b) for a, b in zip(*(results[way][0]["log_probs"] for way in WAYS), strict=True)]
+    case = {"shape": shape, "G": G, "pass_": pass_, "device": device}
+    with ExitStack() as stack:
+        processes = {way: stack.enter_context(_Process(case | {"way": way})) for way in WAYS}
+        first = {way: process.call() for way, process in processes.items()}
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        for turn in range(CALLS):
+            # neither always goes first
+            for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
+                seconds[way].append(processes[way].call()["seconds"])
+    fastest = {way: min(times) for way, times in seconds.items()}
+    gaps = [abs(a - b) for a, b in zip(*(first[way]["log_probs"] for way in WAYS), strict=True)]
     return Measurement(
         shape,
         G,
         pass_,
-        seconds["padded"],
-        seconds["packed"],
-        seconds["padded"] / seconds["packed"],
-        peak["padded"],
-        peak["packed"],
+        fastest["padded"],
+        fastest["packed"],
+        fastest["padded"] / fastest["packed"],
+        first["padded"]["peak_mib"],
+        first["packed"]["peak_mib"],
         max(gaps),
     )
 
@@ -172,11 +179,10 @@ def draw(measurements: list[Measurement], path: Path) -> None:
     plt.close(figure)
 
 
-def measure(way: str, shape: str, G: int, pass_: str, device: str) -> dict:
-    """Times, peak and log-probs of one way in this process.
+def serve(way: str, shape: str, G: int, pass_: str, device: str, lines: Iterable[str]) -> Iterator[dict]:
+    """One call of one way for every line.
 
-    Returns:
-        seconds: of each call after the first. peak_mib: during the first call. log_probs: [G * R].
+    Yields of the first call its peak_mib and the log_probs [G * R], of the others their seconds.
     """
     declare_missing_ops()
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -191,11 +197,9 @@ def measure(way: str, shape: str, G: int, pass_: str, device: str) -> dict:
     # libraries and thread pools start before anything is measured
     log_probs(model, tokens_P[:2], tokens_GR[:1, :2])
     weights_GR = torch.linspace(-1, 1, G * response, device=device).view(G, response)
-    seconds: list[float] = []
     outputs: list[torch.Tensor] = []
 
     def call() -> None:
-        started = time.perf_counter()
         with torch.set_grad_enabled(pass_ == "forward_backward"):
             result_GR = log_probs(model, tokens_P, tokens_GR)
         if pass_ == "forward_backward":
@@ -203,13 +207,16 @@ def measure(way: str, shape: str, G: int, pass_: str, device: str) -> dict:
             (result_GR * weights_GR).sum().backward()
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
         outputs[:] = [result_GR.detach()]
 
-    peak = (peak_on_gpu if device == "cuda" else peak_on_cpu)(call)
-    for _ in range(CALLS_PER_PROCESS):
+    for number, _ in enumerate(lines):
+        if number == 0:
+            peak = (peak_on_gpu if device == "cuda" else peak_on_cpu)(call)
+            yield {"peak_mib": peak / MIB, "log_probs": outputs[0].float().flatten().tolist()}
+            continue
+        started = time.perf_counter()
         call()
-    return {"seconds": seconds[1:], "peak_mib": peak / MIB, "log_probs": outputs[0].float().flatten().tolist()}
+        yield {"seconds": time.perf_counter() - started}
 
 
 def _padded(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
@@ -241,14 +248,41 @@ def _packed(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Ten
     return (logits_NV.gather(1, targets_N1)[:, 0] - logits_NV.logsumexp(-1)).view(G, R)
 
 
-def _in_fresh_process(case: dict) -> dict:
-    finished = subprocess.run(
-        [sys.executable, "-m", "verl_twgrpo.bench.group", json.dumps(case)], capture_output=True, text=True
-    )
-    if finished.returncode != 0:
-        raise ChildProcessError(f"bench: {case} failed: {finished.stderr.strip()[-2000:]}")
-    return json.loads(finished.stdout.splitlines()[-1])
+class _Process:
+    """One way at one case in a process that makes a call whenever it is asked."""
+
+    def __init__(self, case: dict) -> None:
+        self.case = case
+
+    def __enter__(self) -> _Process:
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "verl_twgrpo.bench.group", json.dumps(self.case)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def call(self) -> dict:
+        """What ``serve`` yields."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # its last words say why
+            print(file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise ChildProcessError(f"bench: {self.case} failed: {self._errors.read().strip()[-2000:]}")
+        return json.loads(line)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(**json.loads(sys.argv[1]))))
+    for result in serve(**json.loads(sys.argv[1]), lines=sys.stdin):
+        print(json.dumps(result), flush=True)
