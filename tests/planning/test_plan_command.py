@@ -92,6 +92,24 @@ def test_no_weights_no_weights_pass(plan, overrides):
     assert "weights pass" not in lines and lines["objective"].startswith("no token weights")
 
 
+def test_packed_groups_say_what_they_save_or_why_they_are_off(plan, overrides):
+    lines, _, _, _ = plan(*overrides, "algorithm.packed_groups=true")
+    # 8 responses of at most 64 tokens; the longest of the prompts is measured
+    prompt = int(lines["train video"].split("; ")[1].split()[0])
+    packed, unpacked = prompt + 8 * 64, 8 * (prompt + 64)
+    assert lines["packed groups"].startswith(
+        f"a prompt of {prompt} tokens and 8 responses of 64: {packed} tokens in place of {unpacked} "
+        f"({unpacked / packed:.1f} times fewer), of 6: {prompt + 48} tokens in place of {8 * (prompt + 6)} "
+    )
+    assert f"masks of up to {64 * (prompt + 64) / 1024:.1f} KiB per length" in lines["packed memory"]
+    lines, _, _, _ = plan(*overrides, "algorithm.packed_groups=false")
+    assert lines["packed groups"].endswith("(algorithm.packed_groups=false)") and "packed memory" not in lines
+    unpacked = "actor_rollout_ref.actor.fsdp_config.pad_to_length=true"
+    lines, notes, _, _ = plan(*overrides, "algorithm=grpo_token", "algorithm.packed_groups=auto", unpacked)
+    assert "pad_to_length=True wants rows of one length" in lines["packed groups"]
+    assert any("packed_groups=auto: groups run unpacked" in note for note in notes)
+
+
 def test_a_missing_context_limit_is_pointed_out(plan, overrides):
     lines, notes, _, _ = plan(*overrides, "actor_rollout_ref.rollout.max_model_len=null")
     assert any("max_model_len is not set: vLLM makes room for" in note for note in notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from verl_twgrpo.algorithm.head_pass import TOKENS_PER_CHUNK
 
 from .model import ModelSizes
@@ -18,6 +20,21 @@ def weights_pass_bytes(device: str, tokens_per_chunk: int | None, n: int, vocabu
 def waiting_bytes(n: int, response_length: int, hidden: int) -> int:
     """Hidden states of one group in bfloat16, from its first row until its last (``engines/group_pass.py``)."""
     return 2 * n * response_length * hidden
+
+
+def logit_bytes(positions: int, vocabulary: int) -> int:
+    """Logits of the update at so many positions, float32."""
+    return 4 * positions * vocabulary
+
+
+def mask_bytes(prompt: int, responses: Sequence[int]) -> int:
+    """Masks by which a packed group attends where flash-attn is not there (training/engines/packed_attention.py)."""
+    return sum(length * (prompt + length) for length in set(responses))
+
+
+def group_tokens(prompt: int, response: int, n: int) -> tuple[int, int]:
+    """Tokens of a group of n responses behind one prompt (packed groups), and behind one prompt each."""
+    return prompt + n * response, n * (prompt + response)
 
 
 def training_state_bytes(sizes: ModelSizes, dtype: str | None) -> dict[str, int]:

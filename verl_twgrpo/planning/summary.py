@@ -11,6 +11,9 @@ from verl_twgrpo.planning.model import ModelSizes, model_sizes
 from verl_twgrpo.planning.prompts import PromptCost, check_budget, prompt_cost
 from verl_twgrpo.planning.resources import (
     checkpoint_bytes,
+    group_tokens,
+    logit_bytes,
+    mask_bytes,
     pixel_bytes,
     training_state_bytes,
     waiting_bytes,
@@ -21,6 +24,8 @@ from verl_twgrpo.rewards import Composition
 from verl_twgrpo.rewards.manager import mixture_from_config, settings_from_config
 from verl_twgrpo.training.batches import Batches, batches
 from verl_twgrpo.training.checks import read_settings
+from verl_twgrpo.training.checks.packed_groups import why_unpacked
+from verl_twgrpo.training.settings import packed_groups_setting
 
 Line = tuple[str, str]
 
@@ -55,7 +60,7 @@ def plan_lines(config: DictConfig) -> tuple[list[Line], list[str]]:
     if context is None:
         notes.append(f"actor_rollout_ref.rollout.max_model_len is not set: vLLM makes room for {sizes.context} tokens")
     if training:
-        lines += _memory(config, made, sizes)
+        lines += [*_packing(config, made, costs["train_files"], sizes), *_memory(config, made, sizes)]
     lines += _pixels(config, costs)
     if training:
         lines += _steps(config, ahead, sizes)
@@ -130,6 +135,32 @@ def _lengths(config: DictConfig, costs: dict[str, PromptCost], sizes: ModelSizes
             text = f"{cost.longest} in the longest prompt, its text included"
         found = f"{span} tokens{how}" if most else "none"
         yield f"{key.removesuffix('_files')} video", f"{found}; {text}"
+
+
+def _packing(config: DictConfig, made: Batches, cost: PromptCost, sizes: ModelSizes) -> Iterator[Line]:
+    """Tokens of a group with its prompt once, against once per response; and what that takes of memory."""
+    if "packed_groups" not in config.algorithm:
+        return
+    reason = why_unpacked(config)
+    if packed_groups_setting(config.algorithm) == "false" or reason:
+        yield "packed groups", f"off: every response runs its prompt ({reason or 'algorithm.packed_groups=false'})"
+        return
+    ref, n = config.actor_rollout_ref, made.n
+    prompt = cost.longest or cost.video[1] or ref.rollout.prompt_length
+    longest = ref.rollout.response_length
+    parts = []
+    for response in (longest, max(longest // 10, 1)):
+        packed, unpacked = group_tokens(prompt, response, n)
+        parts.append(f"of {response}: {packed} tokens in place of {unpacked} ({unpacked / packed:.1f} times fewer)")
+    yield "packed groups", f"a prompt of {prompt} tokens and {n} responses {', '.join(parts)}; its video runs once"
+    packed, unpacked = group_tokens(prompt, longest, n)
+    logits = [_size(logit_bytes(positions, sizes.vocabulary)) for positions in (n * longest, unpacked)]
+    yield (
+        "packed memory",
+        f"per group of full length logits of {logits[0]} in place of {logits[1]}, in as many micro-batches as its "
+        f"{packed} tokens make; masks of up to {_size(mask_bytes(prompt, [longest]))} per length of response where "
+        "flash-attn is missing",
+    )
 
 
 def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Line]:
