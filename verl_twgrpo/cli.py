@@ -1,4 +1,4 @@
-"""``verl-twgrpo``: doctor, demo, data, parity, plan, bench, eval, study, report."""
+"""``verl-twgrpo``: doctor, demo, data, parity, plan, bench, eval, study, report, watch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ COMMANDS = {
     "init": ("verl_twgrpo.planning.own_run", "the YAML of a run on your own data, from what is there; then its plan"),
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
     "study": ("verl_twgrpo.mini_clevrer.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
-    "report": ("verl_twgrpo.report.command", "figures, tables and token heat maps of runs"),
+    "report": ("verl_twgrpo.report.command", "a page, figures and tables of runs"),
+    "watch": ("verl_twgrpo.report.watch", "the page of a run that still trains, kept up to date"),
 }
 
 

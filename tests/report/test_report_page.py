@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from .dumps import MARKUP, two_runs
+from .dumps import MARKUP, two_runs, write_groups
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def test_groups_are_filtered_sorted_and_opened_by_keyboard(open_page):
     page.wait_for_selector("main[data-view=group]")
     assert page.url.endswith("#step=1&group=2")
     page.keyboard.press("j")
-    page.wait_for_function("location.hash === '#step=2&group=2'")
+    page.wait_for_selector("h3:has-text('step 2, group 2')")
     page.keyboard.press("Escape")
     page.wait_for_selector("main[data-view=groups]")
     assert page.locator("tr.cursor").get_attribute("data-key") == "0/2/2"
@@ -161,3 +161,23 @@ def test_validation_says_when_a_question_became_right_and_when_it_fell_back(open
 def test_nothing_is_wider_than_a_phone(open_page, place):
     page = open_page(place, width=390)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_watched_run_shows_a_new_step_while_the_page_is_open(browser, tmp_path):
+    from verl_twgrpo.report.reading import read_runs
+    from verl_twgrpo.report.site.build import Site
+    from verl_twgrpo.report.watch import serve
+
+    group = {"id": "q", "question": "?", "truth": "A", "texts": ["<answer>A</answer>"] * 2, "rewards": [2.0, 0.0]}
+    run = tmp_path / "run"
+    write_groups(run, 1, [group])
+    site = Site(tmp_path / "out", read_runs([run]), "command", live=True)
+    site.update(read_runs([run]))
+    with serve(tmp_path / "out") as address:
+        page = browser.new_page()
+        page.goto(f"{address}#groups")
+        page.wait_for_selector("table.groups tbody tr")
+        write_groups(run, 2, [group])
+        site.update(read_runs([run]))
+        page.wait_for_selector("table.groups tbody tr >> nth=1", timeout=8000)
+        page.close()

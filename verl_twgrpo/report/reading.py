@@ -59,8 +59,8 @@ class Run:
     missing: list[str] = field(default_factory=list)
 
 
-def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read run directories, each named by the part of its path that tells it from the others.
+def read_runs(folders: Sequence[str | Path], quiet: bool = False) -> list[Run]:
+    """Read run directories, each named by the part of its path that tells it from the others; quiet: no progress bars.
 
     Raises ``ValueError`` for a folder that holds nothing of a run, or a dump that lacks a column, naming it.
     """
@@ -68,7 +68,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path}: no such run directory")
-    return [read_run(path, label) for path, label in zip(paths, labels(paths), strict=True)]
+    return [read_run(path, label, quiet) for path, label in zip(paths, labels(paths), strict=True)]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -87,7 +87,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return ["/".join(part[-length:]) for part in parts]
 
 
-def read_run(folder: Path, label: str) -> Run:
+def read_run(folder: Path, label: str, quiet: bool = False) -> Run:
     """Read one run directory; what is not there is said in ``missing``. Raises ``ValueError`` if nothing is."""
     run = Run(label, folder)
     dumps = sound_dumps(step_files(folder / "tw_grpo", "step_*.parquet"), run.missing)
@@ -101,12 +101,12 @@ def read_run(folder: Path, label: str) -> Run:
             f"{folder}: nothing of a run: no tw_grpo/step_*.parquet, rollouts/*.jsonl, validation/*.jsonl, nor"
             " TensorBoard event files"
         )
-    for path in tqdm(list(dumps.values()), desc=f"{label}: dumps", unit="step", disable=None):
+    for path in tqdm(list(dumps.values()), desc=f"{label}: dumps", unit="step", disable=quiet or None):
         run.groups += read_groups(path)
     if events:
         run.scalars = _read_scalars(events, run.missing)
     if "tw_grpo/group_reward_std" not in run.scalars and not run.groups:
-        for step, path in tqdm(rollouts.items(), desc=f"{label}: rollouts", unit="step", disable=None):
+        for step, path in tqdm(rollouts.items(), desc=f"{label}: rollouts", unit="step", disable=quiet or None):
             run.rollout_rewards[step] = _read_rollout_rewards(path, run.missing)
     run.missing += [
         reason
