@@ -1,9 +1,20 @@
-# make demo   the whole loop on two processor cores, from nothing to a table
+# make demo   the whole loop on two processor cores, from nothing to a table and a page
 # make test   every test
 # make test-fast   those that take under a second or two, on two cores
 # make study  TW-GRPO against GRPO on mini-CLEVRER; QUICK=1 for two arms and one seed
 # make docs   the documentation as a site, in build/site
 # make lint   ruff and mypy
+# make install, make browser   the environment; a Chromium for the tests of the report's page
+#
+# variables, as in `make demo DEMO=/tmp/demo`:
+#   PYTHON        the Python that makes the environment (python3.11)
+#   VENV          the environment's folder (.venv)
+#   DEMO          the demo's folder (outputs/demo)
+#   TORCH         the version of torch's CPU build (2.13.0)
+#   TORCH_INDEX   where that build comes from, if the package index has CUDA builds only
+#   QUICK         1: the small study
+#   PYTEST_ARGS   more words for pytest
+
 PYTHON ?= python3.11
 VENV ?= .venv
 DEMO ?= outputs/demo
@@ -19,7 +30,7 @@ DONE = $(DEMO)/run/checkpoints/latest_checkpointed_iteration.txt
 .PHONY: help install browser demo test test-fast study lint docs clean-demo
 # the lines at the top of this file
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)
 
@@ -35,6 +46,7 @@ $(STAMP): pyproject.toml
 
 demo: $(DONE)
 	$(BIN)/verl-twgrpo demo table $(DEMO)/run
+	$(BIN)/verl-twgrpo report $(DEMO)/run --out $(DEMO)/report --force
 
 $(DONE): | $(STAMP)
 	$(BIN)/verl-twgrpo doctor

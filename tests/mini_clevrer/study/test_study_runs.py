@@ -88,16 +88,19 @@ SCALE = command.Scale(("grpo_soft",), (1,), 1, 1, 1, 1, 1, 1)
 def test_a_run_that_is_there_is_not_made_again_and_one_that_failed_is(tmp_path, monkeypatch, capsys):
     codes, started = iter([1, 0]), []
 
-    def call(words, **_):
+    def run_quietly(words, log, steps, show, environment):
         started.append(words)
+        show(f"step 1 of {steps}\nits log: {log}")
         return next(codes)
 
-    monkeypatch.setattr(command.subprocess, "call", call)
+    monkeypatch.setattr(command, "run_quietly", run_quietly)
     planned = plan(SCALE.arms, SCALE.seeds)[1]
-    assert command._make(tmp_path, planned, SCALE) == "grpo_soft-s1"
-    assert "exit code 1" in capsys.readouterr().out and not command._finished(tmp_path, planned, SCALE)
+    assert command._make(tmp_path, planned, SCALE, 24) == "grpo_soft-s1"
+    _, step, log = capsys.readouterr().out.splitlines()
+    assert (step, log.split(": ")[0]) == ("grpo_soft-s1: step 1 of 24", "grpo_soft-s1")
+    assert not command._finished(tmp_path, planned, SCALE)
     (tmp_path / "runs" / planned.name / "half").write_text("left by the run that failed")
-    assert command._make(tmp_path, planned, SCALE) is None
+    assert command._make(tmp_path, planned, SCALE, 24) is None
     assert command._finished(tmp_path, planned, SCALE)
     assert not (tmp_path / "runs" / planned.name / "half").exists()
     assert {"algorithm=grpo_token", "data.seed=1", "recipe=mini_clevrer"} <= set(started[-1])
@@ -106,9 +109,9 @@ def test_a_run_that_is_there_is_not_made_again_and_one_that_failed_is(tmp_path, 
 
 
 def test_a_run_made_with_other_settings_is_not_taken_for_this_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(command.subprocess, "call", lambda *_, **__: 0)
+    monkeypatch.setattr(command, "run_quietly", lambda *_, **__: 0)
     planned = plan(SCALE.arms, SCALE.seeds)[1]
-    command._make(tmp_path, planned, SCALE)
+    command._make(tmp_path, planned, SCALE, 24)
     other = command.Scale(**{**vars(SCALE), "overrides": ("trainer.total_training_steps=2",)})
     with pytest.raises(ValueError, match="total_training_steps=2"):
         command._finished(tmp_path, planned, other)

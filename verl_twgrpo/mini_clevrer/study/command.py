@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from verl_twgrpo.files import atomic_write
+from verl_twgrpo.mini_clevrer.quiet_run import run_quietly
 from verl_twgrpo.mini_clevrer.study.arms import ARMS, Planned, plan
 
 FINISHED = "finished.json"
@@ -75,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
     from verl_twgrpo.mini_clevrer.study.prepare import prepare
     from verl_twgrpo.mini_clevrer.study.results import write_results
+    from verl_twgrpo.planning.command import compose_run
 
     scale = QUICK if args.quick else FULL
     root = args.out or Path("outputs/study-quick" if args.quick else "outputs/study")
@@ -91,8 +91,10 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     missing = [planned for planned in plan(scale.arms, scale.seeds) if not _finished(root, planned, scale)]
+    # the same for every run: an arm changes what is learnt from, not for how long
+    steps = compose_run(_overrides(root, missing[0], scale)).trainer.total_training_steps if missing else 0
     with ThreadPoolExecutor(max_workers=args.jobs) as pool:
-        failed = [name for name in pool.map(lambda planned: _make(root, planned, scale), missing) if name]
+        failed = [name for name in pool.map(lambda planned: _make(root, planned, scale, steps), missing) if name]
     for path in write_results(root, args.results or root / "results"):
         print(path)
     if failed:
@@ -128,28 +130,30 @@ def _finished(root: Path, planned: Planned, scale: Scale) -> bool:
     return True
 
 
-def _make(root: Path, planned: Planned, scale: Scale) -> str | None:
-    """Make one run from nothing; its name if it failed."""
+def _make(root: Path, planned: Planned, scale: Scale, steps: int) -> str | None:
+    """Make one run of ``steps`` training steps from nothing; its name if it failed."""
     folder = root / "runs" / planned.name
     if folder.exists():
         shutil.rmtree(folder)  # without its record it was cut off
     folder.mkdir(parents=True)
     overrides, log = _overrides(root, planned, scale), folder / "log.txt"
-    print(f"{folder}: started", flush=True)
+    print(f"{planned.name}: started, output in {log}", flush=True)
     start = time.perf_counter()
-    with open(log, "w") as file:
-        command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides]
+    code = run_quietly(
+        [sys.executable, "-m", "verl.trainer.main_ppo", *overrides],
+        log,
+        steps,
+        show=lambda text: print("\n".join(f"{planned.name}: {line}" for line in text.split("\n")), flush=True),
         # a run is one core's work: more threads would only take them from the run beside it
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        environment={"OMP_NUM_THREADS": "1"},
+    )
     seconds = round(time.perf_counter() - start)
     if code:
-        print(f"{folder}: failed with exit code {code} after {seconds} s, see {log}", flush=True)
         return planned.name
     record = {"seconds": seconds, "overrides": overrides, "versions": _versions()}
     with atomic_write(folder / FINISHED) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{folder}: finished in {seconds} s", flush=True)
+    print(f"{planned.name}: finished in {seconds} s", flush=True)
     return None
 
 
