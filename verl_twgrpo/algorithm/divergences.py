@@ -46,7 +46,8 @@ class Block:
 
     logits_PKV: over temperature, each row's maximum taken off. log_sum_PK: their log-sum-exp, so that the log-probs are
     logits - log_sum. entropy_PK: in nats. sum_of_probs_PV: the sum of the k rows' probabilities, if the divergence
-    ``needs_mixture``, else undefined. scratch_PKV: room of the logits' size.
+    ``needs_mixture``, else undefined. scratch_PKV: room of the logits' size. vocabulary_size: of the model, where the
+    columns here are only those of one rank's shard.
     """
 
     logits_PKV: torch.Tensor
@@ -55,6 +56,7 @@ class Block:
     log_sum_PK: torch.Tensor
     entropy_PK: torch.Tensor
     G: int
+    vocabulary_size: int | None = None
 
     @property
     def k(self) -> int:
@@ -62,7 +64,8 @@ class Block:
 
     @property
     def V(self) -> int:
-        return self.logits_PKV.shape[2]
+        """Columns of the model's vocabulary."""
+        return self.logits_PKV.shape[2] if self.vocabulary_size is None else self.vocabulary_size
 
     def log_probs_PKV(self) -> torch.Tensor:
         """Log-probs, in the place of the logits."""
@@ -101,6 +104,21 @@ class Divergence(ABC):
     @abstractmethod
     def noise(self, G: int, V: int) -> float:
         """Range over positions below which G responses over V columns say nothing, in the divergence's own unit."""
+
+
+class ColumnwiseDivergence(Divergence):
+    """A divergence that is made of one sum over columns: it runs where every rank has some of the columns, too."""
+
+    @abstractmethod
+    def column_sum(self, block: Block) -> torch.Tensor:
+        """The sum over the block's columns, by position, float32; may overwrite the block's large tensors."""
+
+    @abstractmethod
+    def of_sum(self, sum_P: torch.Tensor, block: Block) -> torch.Tensor:
+        """divergence_P of the sum over all columns of the vocabulary; reads nothing of the block's large tensors."""
+
+    def of_block(self, block: Block) -> torch.Tensor:
+        return self.of_sum(self.column_sum(block), block)
 
 
 DIVERGENCES: Registry[type[Divergence]] = Registry("divergence", "verl_twgrpo.divergences")
@@ -154,14 +172,17 @@ def group_divergence(
 
 
 @DIVERGENCES.register
-class JSD(Divergence):
+class JSD(ColumnwiseDivergence):
     """Eq. 4: sum_i KL(p_i || m) = G H(m) - sum_i H(p_i), ended responses being uniform."""
 
     name = "jsd"
     needs_mixture = True
 
-    def of_block(self, block: Block) -> torch.Tensor:
-        return _entropy_gap(block, block.G)
+    def column_sum(self, block: Block) -> torch.Tensor:
+        return _negative_entropy_of_mixture(block, block.G)
+
+    def of_sum(self, sum_P: torch.Tensor, block: Block) -> torch.Tensor:
+        return _entropy_gap(sum_P, block, block.G)
 
     def of_rows(self, log_probs_GTV: torch.Tensor, lengths_G: Sequence[int]) -> torch.Tensor:
         live_GT = live_positions(lengths_G, log_probs_GTV.device)
@@ -173,14 +194,14 @@ class JSD(Divergence):
 
 
 @DIVERGENCES.register
-class Released(Divergence):
+class Released(ColumnwiseDivergence):
     """The released code's: mean_i sum_v (exp(d) - d - 1), d = clamp(mean_j z_j - z_i, -11, 11) over log-probs z."""
 
     name = "released"
     # the released code adds it: n = (D - min) / (max - min + 1e-8)
     range_eps = 1e-8
 
-    def of_block(self, block: Block) -> torch.Tensor:
+    def column_sum(self, block: Block) -> torch.Tensor:
         log_probs_PKV = block.log_probs_PKV()
         log_uniform, ended = -math.log(block.V), block.G - block.k
         mean_PV = torch.sum(log_probs_PKV, 1, out=block.sum_of_probs_PV).add_(ended * log_uniform).div_(block.G)
@@ -188,7 +209,10 @@ class Released(Divergence):
         total_P = self._terms(difference_PKV).sum(-1)
         if ended:
             total_P.add_(self._terms(mean_PV.sub_(log_uniform)), alpha=ended)
-        return total_P / block.G
+        return total_P
+
+    def of_sum(self, sum_P: torch.Tensor, block: Block) -> torch.Tensor:
+        return sum_P / block.G
 
     def of_rows(self, log_probs_GTV: torch.Tensor, lengths_G: Sequence[int]) -> torch.Tensor:
         filled_GTV, counted_TV = with_uniform_tail(log_probs_GTV, live_positions(lengths_G, log_probs_GTV.device))
@@ -208,14 +232,17 @@ class Released(Divergence):
 
 
 @DIVERGENCES.register
-class Live(Divergence):
+class Live(ColumnwiseDivergence):
     """The KL of the live responses to their own mixture, summed, over its bound k ln k; 0 for k = 1."""
 
     name = "live"
     needs_mixture = True
 
-    def of_block(self, block: Block) -> torch.Tensor:
-        gap_P = _entropy_gap(block, block.k)
+    def column_sum(self, block: Block) -> torch.Tensor:
+        return _negative_entropy_of_mixture(block, block.k)
+
+    def of_sum(self, sum_P: torch.Tensor, block: Block) -> torch.Tensor:
+        gap_P = _entropy_gap(sum_P, block, block.k)
         if block.k < 2:
             return torch.zeros_like(gap_P)
         k_P = torch.full_like(gap_P, block.k)
@@ -256,17 +283,21 @@ def _sum_of_kl_to_mixture(log_probs_GTV: torch.Tensor, rows_T: torch.Tensor) -> 
     return (log_probs_GTV.exp() * (log_probs_GTV - log_mixture_TV)).sum((0, 2)).clamp(min=0)
 
 
-def _entropy_gap(block: Block, rows: int) -> torch.Tensor:
+def _negative_entropy_of_mixture(block: Block, rows: int) -> torch.Tensor:
+    """-H(m) over the block's columns, m the mean of the k live responses and rows - k uniform ones; overwrites m."""
+    mixture_PV = block.sum_of_probs_PV
+    # the smallest normal number keeps x ln x at 0, not NaN, for columns to which no response gives any probability
+    mixture_PV.div_(rows).add_((rows - block.k) / (block.V * rows) + torch.finfo(torch.float32).tiny)
+    log_mixture_PV = torch.log(mixture_PV, out=block.scratch_PKV.view(-1, mixture_PV.shape[1])[: len(mixture_PV)])
+    return torch.sum(log_mixture_PV.mul_(mixture_PV), -1)
+
+
+def _entropy_gap(negative_entropy_P: torch.Tensor, block: Block, rows: int) -> torch.Tensor:
     """rows H(m) - sum_i H(p_i) over the k live responses and rows - k uniform ones, m the mean of all of them.
 
     It is the sum of their KL to m. Rounding can take the difference below 0 by some 1e-6 a response: cut off there.
     """
     ended = rows - block.k
-    mixture_PV = block.sum_of_probs_PV
-    # the smallest normal number keeps x ln x at 0, not NaN, for columns to which no response gives any probability
-    mixture_PV.div_(rows).add_(ended / (block.V * rows) + torch.finfo(torch.float32).tiny)
-    log_mixture_PV = torch.log(mixture_PV, out=block.scratch_PKV.view(-1, block.V)[: len(mixture_PV)])
-    negative_entropy_P = torch.sum(log_mixture_PV.mul_(mixture_PV), -1)
     # an ended response has entropy ln V
     ended_entropy_P = torch.full_like(negative_entropy_P, ended) * math.log(block.V)
     return (-rows * negative_entropy_P - block.entropy_sum_P() - ended_entropy_P).clamp_(min=0)
