@@ -349,7 +349,9 @@ def ragged_batch() -> Batch:
     return Batch([prompts[u] for u in uids], [tokens(n) for n in lengths], uids, [u == "pad" for u in uids])
 
 
-def build_engine(cls, folder, dtype="fp32", strategy="fsdp2", options=None, forward_only=False, **model):
+def build_engine(
+    cls, folder, dtype="fp32", strategy="fsdp2", options=None, forward_only=False, sequence_parallel=1, **model
+):
     """An initialised engine of a checkpoint, in a process that has its process group."""
     from omegaconf import OmegaConf
     from verl.trainer.config import CheckpointConfig
@@ -379,6 +381,7 @@ def build_engine(cls, folder, dtype="fp32", strategy="fsdp2", options=None, forw
         micro_batch_size_per_gpu=1,
         infer_micro_batch_size_per_gpu=1,
         use_dynamic_bsz=False,
+        ulysses_sequence_parallel_size=sequence_parallel,
     )
     if options is not None:
         give_options(model_config, options)

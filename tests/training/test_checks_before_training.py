@@ -97,15 +97,6 @@ def test_a_run_without_tw_grpo_is_not_checked():
         ("trainer.v1.trainer_mode=colocate_async", r"trainer_mode=colocate_async: .* synchronous trainer"),
         ("trainer.v1.trainer_mode=sync", r"trainer_mode=sync: "),
         ("actor_rollout_ref.actor.strategy=megatron", r"actor\.strategy=megatron: supported are fsdp and fsdp2"),
-        ("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", r"actor\.ulysses_sequence_parallel_size=2"),
-        (
-            "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2",
-            r"actor\.fsdp_config\.ulysses_sequence_parallel_size=2: it cuts a response",
-        ),
-        (
-            "actor_rollout_ref.ref.fsdp_config.ulysses_sequence_parallel_size=2",
-            r"ref\.fsdp_config\.ulysses_sequence_parallel_size=2: it cuts a response",
-        ),
         ("actor_rollout_ref.rollout.temperature=0", r"rollout\.temperature=0: .* one and the same"),
         ("actor_rollout_ref.actor.clip_ratio_low=-0.1", r"clip_ratio_low=-0\.1: need 0 or more"),
         ("actor_rollout_ref.actor.clip_ratio_high=-0.1", r"clip_ratio_high=-0\.1: need 0 or more"),
@@ -282,6 +273,15 @@ def test_eq6_needs_its_loss(good):
 
 def test_fused_kernels_are_taken(good):
     check(*good, "actor_rollout_ref.model.use_fused_kernels=True")
+
+
+def test_ulysses_is_taken_by_either_key_where_rows_are_not_padded(good):
+    good += ["trainer.n_gpus_per_node=2"]
+    for part in ("actor", "actor.fsdp_config", "ref", "ref.fsdp_config"):
+        key = f"actor_rollout_ref.{part}.ulysses_sequence_parallel_size"
+        check(*good, f"{key}=2", "actor_rollout_ref.model.use_remove_padding=True")
+        with pytest.raises(ValueError, match=f"{key}=2: .* set actor_rollout_ref.model.use_remove_padding=True"):
+            check(*good, f"{key}=2", "actor_rollout_ref.model.use_remove_padding=False")
 
 
 def test_token_level_grpo_needs_no_weights_pass(good):

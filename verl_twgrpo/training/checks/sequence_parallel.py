@@ -15,9 +15,12 @@ KEYS = (
 )
 
 
-@check(runs="weighted")
+@check()
 def check_sequence_parallel(config: DictConfig) -> None:
+    """verl finds it in the worker (FSDPEngine, verl/workers/engine/fsdp/transformer_impl.py)."""
     for key in KEYS:
         size = OmegaConf.select(config, key, default=1)
-        if size > 1:
-            raise ValueError(f"{key}={size}: it cuts a response over ranks; set it to 1")
+        if size > 1 and not OmegaConf.select(config, "actor_rollout_ref.model.use_remove_padding", default=True):
+            raise ValueError(
+                f"{key}={size}: it cuts rows without padding; set actor_rollout_ref.model.use_remove_padding=True"
+            )

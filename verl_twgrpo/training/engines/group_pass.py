@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.distributed import ProcessGroup, all_reduce, get_rank, get_world_size
 
 from verl_twgrpo.algorithm import chunked_group_divergence
 from verl_twgrpo.training.engines.stopwatch import Stopwatch
@@ -36,6 +37,7 @@ class GroupPass:
     Args:
         group_of_row: the group id of every row of this rank's batch, padding rows left out.
         kind, temperature, rows_per_chunk, log_prob_dtype: as in ``chunked_group_divergence``.
+        sharing: ranks that all have the same rows, as those of a Ulysses group: each runs a part of the positions.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class GroupPass:
         temperature: float,
         rows_per_chunk: int | None = None,
         log_prob_dtype: torch.dtype | None = None,
+        sharing: ProcessGroup | None = None,
     ) -> None:
         self._missing = Counter(group_of_row)
         self._waiting: dict[str, list[Row]] = {group: [] for group in self._missing}
@@ -54,6 +57,7 @@ class GroupPass:
             "rows_per_chunk": rows_per_chunk,
             "log_prob_dtype": log_prob_dtype,
         }
+        self._sharing = sharing
         self._stopwatch = Stopwatch()
         self.vocabulary_size = 0
 
@@ -87,18 +91,37 @@ class GroupPass:
 
     def _divergence(self, rows: list[Row], head_VH: torch.Tensor, bias_V: torch.Tensor | None) -> None:
         lengths_G = [len(row.targets_L) for row in rows]
-        result = chunked_group_divergence(
-            torch.cat([row.hidden_LH for row in rows]),
-            lengths_G,
-            head_VH,
-            bias_V,
-            targets_N=torch.cat([row.targets_L for row in rows]),
-            **self._settings,
-        )
-        log_probs = result.log_probs_N.split(lengths_G)
-        entropies = result.entropy_N.split(lengths_G)
-        for row, length, log_probs_L, entropy_L in zip(rows, lengths_G, log_probs, entropies, strict=True):
-            row.log_probs_L.copy_(log_probs_L)
-            row.entropy_L.copy_(entropy_L)
-            row.divergence_L.copy_(result.divergence_T[:length])
-        self.vocabulary_size = result.vocabulary_size
+        first, end = self._own_positions(max(lengths_G))
+        # which responses have ended at a position does not depend on where the positions are cut
+        own = [slice(min(first, length), min(end, length)) for length in lengths_G]
+        parts = [of.stop - of.start for of in own]
+        joined_3N = head_VH.new_zeros(3, sum(lengths_G), dtype=torch.float32)
+        results = joined_3N.split(lengths_G, dim=1)
+        if any(parts):
+            result = chunked_group_divergence(
+                torch.cat([row.hidden_LH[of] for row, of in zip(rows, own, strict=True)]),
+                parts,
+                head_VH,
+                bias_V,
+                targets_N=torch.cat([row.targets_L[of] for row, of in zip(rows, own, strict=True)]),
+                **self._settings,
+            )
+            log_probs, entropies = result.log_probs_N.split(parts), result.entropy_N.split(parts)
+            for found_3L, of, log_probs_L, entropy_L in zip(results, own, log_probs, entropies, strict=True):
+                found_3L[0, of], found_3L[1, of] = log_probs_L, entropy_L
+                found_3L[2, of] = result.divergence_T[: of.stop - of.start]
+        if self._sharing is not None:
+            # all ranks complete their groups in the same order, so the collectives meet
+            all_reduce(joined_3N, group=self._sharing)
+        for row, found_3L in zip(rows, results, strict=True):
+            row.log_probs_L.copy_(found_3L[0])
+            row.entropy_L.copy_(found_3L[1])
+            row.divergence_L.copy_(found_3L[2])
+        self.vocabulary_size = len(head_VH)
+
+    def _own_positions(self, T: int) -> tuple[int, int]:
+        """The run of positions that this rank does of T."""
+        if self._sharing is None:
+            return 0, T
+        ranks, rank = get_world_size(self._sharing), get_rank(self._sharing)
+        return rank * T // ranks, (rank + 1) * T // ranks

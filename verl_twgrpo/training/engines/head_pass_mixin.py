@@ -79,6 +79,7 @@ class HeadPassMixin(_Engine):
             temperature=float(data["temperature"]),
             rows_per_chunk=settings["rows_per_chunk"],
             log_prob_dtype=self._rounding_of_logits(),
+            sharing=self._sequence_parallel_group(),
         )
         try:
             with self._hidden_states_from_head():
@@ -109,6 +110,10 @@ class HeadPassMixin(_Engine):
         offsets = micro_batch["input_ids"].offsets()
         return {name: torch.nested.nested_tensor_from_jagged(buffer, offsets) for name, buffer in self._buffers.items()}
 
+    def _sequence_parallel_group(self) -> Any:
+        """The ranks over which Ulysses cuts the rows that they share; None without it."""
+        return self.ulysses_parallel_group if getattr(self, "use_ulysses_sp", False) else None
+
     def _rounding_of_logits(self) -> torch.dtype | None:
         """The type to which the update rounds its logits before the log-softmax; None if it keeps them in float32."""
         # verl's triton kernel accumulates and keeps float32 (verl/utils/kernel/kernels.py)
@@ -128,7 +133,7 @@ class HeadPassMixin(_Engine):
 
     def _take_hidden_states(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         """Forward pre-hook of the head: hidden states as ``_response_states`` takes them."""
-        (hidden_BSH,) = args
+        hidden_BSH = _whole(args[0], self._sequence_parallel_group())
         batch, running = self._micro_batch, self._pass
         assert batch is not None and running is not None, "the hook is there in a weights pass only"
         input_ids = batch["input_ids"]
@@ -157,6 +162,16 @@ class HeadPassMixin(_Engine):
                 made = Row(hidden_LH=hidden_RH[:length].clone(), targets_L=tokens[first : first + length], **views)
                 running.add(group, made, head_VH, bias_V)
         return (checked_KH[None],)
+
+
+def _whole(hidden_BSH: torch.Tensor, sharing: Any) -> torch.Tensor:
+    """Hidden states of all positions, where each of the ranks that share the rows has a slice of them (B = 1)."""
+    if sharing is None:
+        return hidden_BSH
+    mine_SH = hidden_BSH[0].contiguous()
+    whole_SH = mine_SH.new_empty(len(mine_SH) * torch.distributed.get_world_size(sharing), mine_SH.shape[1])
+    torch.distributed.all_gather_into_tensor(whole_SH, mine_SH, group=sharing)
+    return whole_SH[None]
 
 
 def _mixtures(data: TensorDict) -> list[str]:
