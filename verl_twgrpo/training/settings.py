@@ -60,6 +60,8 @@ class TWGRPOConfig(BaseConfig):
         video_check_freq: steps between two measurements of how much log-probs fall when the video is blanked
             (tw_grpo/video_dependence); 0 measures nothing.
         video_check_rows: rows of such a measurement.
+        media_freq: steps between two sets of pictures (weights by position, a group's tokens by weight) for the loggers
+            that take some: tensorboard, wandb, swanlab, trackio, mlflow; 0 sends none.
         rows_per_chunk: the former name of tokens_per_chunk.
         detach: always true. The weights are those of the old policy: no gradient can flow through them.
 
@@ -83,6 +85,7 @@ class TWGRPOConfig(BaseConfig):
     max_rollout_probs_diff: float | None = 0.02
     video_check_freq: int = 0
     video_check_rows: int = 8
+    media_freq: int = 0
     rows_per_chunk: int | None = None
     detach: bool = True
 
@@ -138,7 +141,7 @@ class TWGRPOConfig(BaseConfig):
             raise ValueError(f"algorithm.tw_grpo.{error}") from None
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ValueError(f"algorithm.tw_grpo.seed={self.seed!r}: need a whole number")
-        for name, least in (("video_check_freq", 0), ("video_check_rows", 1)):
+        for name, least in (("video_check_freq", 0), ("video_check_rows", 1), ("media_freq", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"algorithm.tw_grpo.{name}={value!r}: need a whole number of {least} or more")

@@ -31,6 +31,7 @@ from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
 from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch, mixtures_of_outputs
 from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
+from verl_twgrpo.training.media import Shown, log_pictures, pictures
 from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig, packed_groups_setting
 from verl_twgrpo.training.video_dependence import video_dependence
@@ -198,7 +199,25 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         if self._groups and self.tw_grpo.dump_dir:
             with marked_timer("tw_grpo_dump", self.timing_raw):
                 self._dump_futures.append(self._dump.submit(self, batch, self._groups))
+        if self._groups and self.tw_grpo.media_freq and self.global_steps % self.tw_grpo.media_freq == 0:
+            with marked_timer("tw_grpo_media", self.timing_raw):
+                log_pictures(self.logger, self._pictures(batch), self.global_steps)
         return batch
+
+    def _pictures(self, batch: KVBatchMeta) -> dict[str, Any]:
+        """Of all groups their weights, and of the one whose rewards differ most its tokens."""
+        data = self._fetch(batch, ["responses", "rm_scores"])
+        responses, rewards_B = data["responses"].unbind(), data["rm_scores"].sum(dim=1)
+        group = max(self._groups, key=lambda one: rewards_B[one.rows].std(correction=0).item())
+        shown = [
+            Shown(
+                f"reward {rewards_B[row].item():.2f}",
+                [self.tokenizer.decode([token]) for token in responses[row].tolist()],
+                weights_L.tolist(),
+            )
+            for row, weights_L in zip(group.rows, group.weights, strict=True)
+        ]
+        return pictures(self._groups, shown, self.global_steps)
 
     def _weigh(self, batch: KVBatchMeta) -> dict[str, float]:
         """Weights of every token of the batch from the columns that the weighting reads; applies or stores them."""
