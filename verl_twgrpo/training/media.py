@@ -132,7 +132,7 @@ def _tokens(shown: Sequence[Shown], step: int) -> np.ndarray:
         if depth is not None:
             colour = (0.95, 0.44, 0.11) if depth >= 0 else (0.23, 0.51, 0.96)
             ground = {"facecolor": (*colour, 0.8 * abs(depth)), "edgecolor": "none", "pad": 0.6}
-        font = {"fontsize": 7, "family": "monospace", "weight": "bold" if depth is None else "normal"}
+        font: dict[str, Any] = {"fontsize": 7, "family": "monospace", "weight": "bold" if depth is None else "normal"}
         figure.text(x, y, text, va="center", bbox=ground, parse_math=False, **font)
     return _drawn(figure)
 
