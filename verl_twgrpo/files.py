@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -32,8 +34,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
 def ensure_absent(paths: Iterable[str | Path], force: bool) -> None:
     """Raise ``FileExistsError`` for the first path that is there, unless ``force``."""
     for path in paths:
         if not force and Path(path).exists():
             raise FileExistsError(f"{path} exists; give --force to overwrite it")
+
+
+def ensure_same_settings(made_of: str | Path, made: Any, wanted: Any) -> None:
+    """Raise ``ValueError`` with what differs if ``made_of`` was made with other settings than those wanted.
+
+    Settings are a mapping by name, or a list of words.
+    """
+    if made == wanted:
+        return
+    if isinstance(made, dict) and isinstance(wanted, dict):
+        names = [name for name in {**wanted, **made} if made.get(name, ...) != wanted.get(name, ...)]
+    else:
+        names = sorted(set(made) ^ set(wanted))
+    raise ValueError(f"{made_of} was made with other settings ({', '.join(names)}); remove it or give another --out")

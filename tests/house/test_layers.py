@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 # From the ground up; the parts of one layer do not import each other. A new package or top-level file is named here.
 LAYERS = [
-    {"__init__", "files", "progress", "rows", "torchvision_ops"},
+    {"__init__", "files", "progress", "rows", "run_folder", "torchvision_ops"},
     {"algorithm", "rewards", "video", "config"},
     {"data"},
     {"platforms"},

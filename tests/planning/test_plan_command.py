@@ -81,7 +81,7 @@ def test_several_updates_a_step_and_padding_are_said(plan, overrides):
 
 def test_a_run_that_would_resume_says_so(plan, overrides, tmp_path):
     folder = tmp_path / "qwen2_5_vl_7b_clevrer" / "checkpoints"
-    folder.mkdir(parents=True)
+    (folder / "global_step_1" / "actor").mkdir(parents=True)
     (folder / "latest_checkpointed_iteration.txt").write_text("1")
     _, notes, _, _ = plan(*overrides)
     assert any(note.startswith("it resumes after step 1 from trainer.default_local_dir=") for note in notes)

@@ -97,7 +97,7 @@ def test_the_last_step_is_saved_too(tmp_path):
 
 def test_a_run_that_was_stopped_is_found(tmp_path):
     folder = tmp_path / "qwen2_5_vl_7b_clevrer" / "checkpoints"
-    folder.mkdir(parents=True)
+    (folder / "global_step_200" / "actor").mkdir(parents=True)
     (folder / "latest_checkpointed_iteration.txt").write_text("200")
     made = steps(changed(tmp_path), None)
     assert (made.first, made.saves) == (200, 3)

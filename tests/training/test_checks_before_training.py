@@ -21,7 +21,7 @@ from verl_twgrpo.data.parquet import read_rows, write_parquet, write_rows
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.planning import command as plan
 from verl_twgrpo.training.checks import check_training_config, registry
-from verl_twgrpo.training.seeded_rollout import NAME
+from verl_twgrpo.training.settings import SEEDED_LOOP
 from verl_twgrpo.video.cache import FrameCache
 
 MICRO_BATCHES = [
@@ -74,7 +74,7 @@ def test_a_good_configuration_passes(good):
 
 
 def test_seeded_rollouts_on_the_cpu_want_whole_prompts(good):
-    seeded = f"actor_rollout_ref.rollout.agent.default_agent_loop={NAME}"
+    seeded = f"actor_rollout_ref.rollout.agent.default_agent_loop={SEEDED_LOOP}"
     check(*good, seeded)
     whole = "actor_rollout_ref.rollout.enable_chunked_prefill=false"
     cpu = ["trainer.device=cpu", "actor_rollout_ref.actor.strategy=fsdp2"]

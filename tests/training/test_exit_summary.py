@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from omegaconf import OmegaConf
 
-from verl_twgrpo.training.exit_summary import exit_summary, first_cause, last_checkpoint, why
+from verl_twgrpo.training.exit_summary import exit_summary, first_cause, why
 
 COMMAND = ["python", "-m", "verl.trainer.main_ppo", "recipe=demo_cpu", "trainer.experiment_name=a b"]
 
@@ -43,15 +43,6 @@ def test_it_names_every_dump_and_its_newest_file(config, tmp_path):
     assert f"{tmp_path}/tw_grpo: 1 files, the newest step_000003.parquet" in text
     assert "rollouts: nothing yet" in text
     assert "not kept (trainer.validation_data_dir is not set)" in text
-
-
-def test_a_checkpoint_that_was_not_finished_is_not_offered(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    saved(tmp_path, 2)
-    (tmp_path / "global_step_4" / "actor").mkdir(parents=True)  # the tracker is written last
-    assert last_checkpoint(tmp_path) == tmp_path / "global_step_2"
-    (tmp_path / "global_step_2" / "actor").rmdir()  # what verl deletes of an old one; data.pt stays
-    assert last_checkpoint(tmp_path) is None
 
 
 def test_the_command_can_be_pasted_and_resumes(config, tmp_path):
@@ -135,10 +126,11 @@ def test_dumps_under_way_are_finished_when_the_loop_dies(monkeypatch):
     import verl  # noqa: F401 - loads the plugin
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+    from verl_twgrpo.training.dump import StepDump
     from verl_twgrpo.training.trainer import TWGRPOTrainer
 
     trainer, release, written = object.__new__(TWGRPOTrainer), threading.Event(), []
-    trainer._dump_executor = ThreadPoolExecutor(max_workers=1)
+    trainer._dump_executor, trainer._dump, trainer.config = ThreadPoolExecutor(max_workers=1), StepDump(None), None
 
     def dies(self, agent_loop_manager):
         self._dump_executor.submit(lambda: (release.wait(10), written.append("step 1")))

@@ -10,11 +10,12 @@ import verl.experimental.agent_loop  # noqa: F401 - registers the loop
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-from verl_twgrpo.training.seeded_rollout import NAME, SeededSingleTurnAgentLoop, response_seed
+from verl_twgrpo.training.seeded_rollout import SeededSingleTurnAgentLoop, response_seed
+from verl_twgrpo.training.settings import SEEDED_LOOP
 
 
 def test_verl_finds_the_loop_by_its_name():
-    assert _agent_loop_registry[NAME]["_target_"].endswith("SeededSingleTurnAgentLoop")
+    assert _agent_loop_registry[SEEDED_LOOP]["_target_"].endswith("SeededSingleTurnAgentLoop")
 
 
 def test_no_two_responses_share_a_seed_and_vllm_can_take_it():

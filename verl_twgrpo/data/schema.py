@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass, field
 from typing import Any
 
-LETTERS = string.ascii_uppercase
+from verl_twgrpo.rewards.answers import LETTERS
+
 MULTIPLE_CHOICE = "multiple_choice"
 
 

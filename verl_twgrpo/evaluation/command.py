@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from verl_twgrpo.files import atomic_write, ensure_absent
+from verl_twgrpo.files import ensure_absent, write_json
 from verl_twgrpo.rewards import mixture_from_words
 from verl_twgrpo.rewards.answers import leniency_names
 
@@ -233,6 +232,5 @@ def _plain(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _write(path: str | None, report: dict[str, Any]) -> None:
     if path:
-        with atomic_write(path) as part:
-            part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, report)
         print(f"\nwritten: {path}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from verl_twgrpo.rewards import TASKS, read_truth, task_of
+from verl_twgrpo.rewards.answers import LETTERS
 from verl_twgrpo.rewards.routing import DEFAULT_TASK as MULTIPLE_CHOICE
 from verl_twgrpo.rewards.truth import option_letters
 
@@ -126,9 +126,7 @@ def _read_verl(row: Mapping[str, Any], where: str) -> Prediction:
     return Prediction(
         benchmark=str(row.get("benchmark") or UNKNOWN),
         id=_as_id(row.get("id")),
-        truth=read_truth(row["gts"], string.ascii_uppercase, where)
-        if letters
-        else TASKS[task].read_truth(row["gts"], {}, where),
+        truth=read_truth(row["gts"], LETTERS, where) if letters else TASKS[task].read_truth(row["gts"], {}, where),
         text=_as_text(row["output"], "output", where),
         where=where,
         stored=_as_score(row.get("accuracy")),
@@ -140,7 +138,7 @@ def _read_released(row: Mapping[str, Any], path: Path, where: str) -> Prediction
     question = row.get("question")
     question = question if isinstance(question, dict) else {}
     options = question.get("options")
-    letters = option_letters(options, where) if isinstance(options, list) else string.ascii_uppercase
+    letters = option_letters(options, where) if isinstance(options, list) else LETTERS
     truth: Any = row.get("ground_truth")
     return Prediction(
         benchmark=_benchmark_of(path),

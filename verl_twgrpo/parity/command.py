@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import write_json
 from verl_twgrpo.parity.quiet import kept_quiet
 
 
@@ -56,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     print(f"{time.perf_counter() - started:.0f} s")
     if args.json:
-        with atomic_write(args.json) as part:
-            part.write_text(json.dumps(seen.comparison.as_json(), indent=1) + "\n")
+        write_json(args.json, seen.comparison.as_json())
     return 1 if seen.comparison.differences else 0
 
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the YAML, then plan with it; the exit code is the plan's."""
-    from verl_twgrpo.files import atomic_write, ensure_absent
+    from verl_twgrpo.files import ensure_absent, write_text
     from verl_twgrpo.planning import command
 
     if not re.fullmatch(r"\w[\w.-]*", args.name):
@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--gpus {args.gpus}: need 0 or more")
     path = Path(args.out).resolve() / "recipe" / f"{args.name}.yaml"
     ensure_absent([path], args.force)
-    text = own_yaml(args)
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, own_yaml(args))
     words = [f"hydra.searchpath=[file://{path.parent.parent}]", f"recipe={args.name}"]
     if not args.validation:
         print("note: no --validation: the run validates on its training questions, which says nothing about others")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from omegaconf import DictConfig
+
+from verl_twgrpo.run_folder import last_step
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,7 @@ def steps(config: DictConfig, rows: int | None) -> Steps:
 
 def resumed_step(config: DictConfig) -> int:
     """The step of the checkpoint that ``trainer.resume_mode=auto`` finds in ``trainer.default_local_dir``, or 0."""
-    latest = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
-    if config.trainer.resume_mode != "auto" or not latest.is_file():
-        return 0
-    return int(latest.read_text())
+    return last_step(config.trainer.default_local_dir) if config.trainer.resume_mode == "auto" else 0
 
 
 def _on_disk(saves: int, kept: int | None) -> int:

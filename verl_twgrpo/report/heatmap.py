@@ -88,7 +88,7 @@ def _card(number: int, response: Response, group: TokenGroup, shortest: int, sca
     answer = parse_answer(response.text)
     # a truth that cannot be read (another reward, another task) only costs the colour of the answer
     try:
-        soft = soft_reward(answer, read_truth(group.ground_truth, "".join(sorted(LETTERS)), "truth"))
+        soft = soft_reward(answer, read_truth(group.ground_truth, LETTERS, "truth"))
         verdict = "right" if soft == 1 else "part" if soft > 0 else "wrong"
     except ValueError:
         verdict = "wrong" if answer is None else "part"

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from verl_twgrpo.rows import parse_key, rows_by_group
+from verl_twgrpo.run_folder import event_files, read_scalars
 
 from .soundness import sound_dumps
 
@@ -92,7 +93,7 @@ def read_run(folder: Path, label: str, quiet: bool = False) -> Run:
     run = Run(label, folder)
     dumps = sound_dumps(step_files(folder / "tw_grpo", "step_*.parquet"), run.missing)
     rollouts = step_files(folder / "rollouts", "*.jsonl")
-    events = sorted(path for path in folder.rglob("events.out.tfevents.*") if path.is_file())
+    events = event_files(folder)
     run.validation = step_files(folder / "validation", "*.jsonl")
     if not (dumps or rollouts or events or run.validation):
         if run.missing:
@@ -104,7 +105,7 @@ def read_run(folder: Path, label: str, quiet: bool = False) -> Run:
     for path in tqdm(list(dumps.values()), desc=f"{label}: dumps", unit="step", disable=quiet or None):
         run.groups += read_groups(path)
     if events:
-        run.scalars = _read_scalars(events, run.missing)
+        run.scalars = _read_scalars(folder, run.missing)
     if "tw_grpo/group_reward_std" not in run.scalars and not run.groups:
         for step, path in tqdm(rollouts.items(), desc=f"{label}: rollouts", unit="step", disable=quiet or None):
             run.rollout_rewards[step] = _read_rollout_rewards(path, run.missing)
@@ -228,21 +229,12 @@ def read_token_group(run: Run, group: Group) -> TokenGroup:
     )
 
 
-def _read_scalars(events: Sequence[Path], missing: list[str]) -> dict[str, dict[int, float]]:
+def _read_scalars(folder: Path, missing: list[str]) -> dict[str, dict[int, float]]:
     try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        return read_scalars(folder)
     except ImportError:
         missing.append("the package tensorboard is not installed: its event files were not read")
         return {}
-    found: dict[str, dict[int, float]] = {}
-    for folder in dict.fromkeys(path.parent for path in events):
-        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-        accumulator.Reload()
-        for name in accumulator.Tags()["scalars"]:
-            # a resumed run writes some steps again: the later value counts
-            by_time = sorted(accumulator.Scalars(name), key=lambda event: event.wall_time)
-            found.setdefault(name, {}).update((event.step, event.value) for event in by_time)
-    return {name: dict(sorted(values.items())) for name, values in found.items()}
 
 
 def _read_rollout_rewards(path: Path, missing: list[str]) -> dict[str, list[float]]:

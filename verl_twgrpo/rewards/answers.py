@@ -17,7 +17,9 @@ import re
 import string
 from collections.abc import Callable, Iterable, Set
 
-LETTERS = frozenset(string.ascii_uppercase)
+LETTERS = string.ascii_uppercase
+"""Of options, in order; a reading has a frozenset of them."""
+_LETTERS = frozenset(LETTERS)
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
 END_OF_THINKING = "</think>"
 
@@ -62,7 +64,7 @@ def read_letters(content: str) -> frozenset[str] | None:
     if len(compact) % 2 == 0 or compact[1::2] != "," * (len(compact) // 2):
         return None
     letters = frozenset(compact[0::2])
-    return letters if letters <= LETTERS else None
+    return letters if letters <= _LETTERS else None
 
 
 def leniency_names(lenient: bool | Iterable[str], known: Set[str] | None = None) -> frozenset[str]:
@@ -198,7 +200,7 @@ def _semicolon(content: str) -> str:
 def _concatenated(content: str) -> str:
     """``CD``: different capital letters in one word are a list. ``NONE`` repeats one, and stays a word."""
     items = map(str.strip, content.split(","))
-    return ",".join(",".join(item) if len(item) == len(LETTERS.intersection(item)) else item for item in items)
+    return ",".join(",".join(item) if len(item) == len(_LETTERS.intersection(item)) else item for item in items)
 
 
 def _spaces(content: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .answers import CLOSE_TAG, OPEN_TAG, leniency_names, parse_answer
+from .answers import CLOSE_TAG, LETTERS, OPEN_TAG, leniency_names, parse_answer
 from .truth import option_letters, read_truth
 
 MODES = ("soft", "exact")
@@ -171,7 +170,7 @@ def read_row(data_source: str, ground_truth: str, extra_info: Mapping[str, Any] 
 def letters_of(info: Mapping[str, Any], where: str) -> str:
     """The letters that a row's options have; all 26 where it has no options."""
     options = info.get("options")
-    return string.ascii_uppercase if options is None else option_letters(options, where)
+    return LETTERS if options is None else option_letters(options, where)
 
 
 def check_gold(data_source: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import string
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import CLOSE_TAG, OPEN_TAG, read_letters
+from .answers import CLOSE_TAG, LETTERS, OPEN_TAG, read_letters
 from .forms import Box, Interval
 from .geometry import clip_box
 
@@ -20,9 +19,9 @@ def option_letters(options: Sized, where: str) -> str:
     Raises ``ValueError`` if there are no options, or more than letters.
     """
     count = len(options)
-    if not 1 <= count <= len(string.ascii_uppercase):
-        raise ValueError(f"{where}: {count} options, need 1 to {len(string.ascii_uppercase)}")
-    return string.ascii_uppercase[:count]
+    if not 1 <= count <= len(LETTERS):
+        raise ValueError(f"{where}: {count} options, need 1 to {len(LETTERS)}")
+    return LETTERS[:count]
 
 
 def read_truth(ground_truth: str, letters: str, where: str) -> frozenset[str]:

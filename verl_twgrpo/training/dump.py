@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,7 +17,7 @@ from transfer_queue import KVBatchMeta
 
 from verl_twgrpo.algorithm.weightings import Group
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import atomic_write, write_text
 
 from .columns import as_list
 
@@ -114,14 +113,8 @@ def write_step(path: Path, step: int, data: Any, groups: list[Group], tokenizer:
     table = pa.Table.from_pylist(list(_rows(step, data, groups, tokenizer)), schema=_schema(groups))
     if joins and path.is_file():
         table = pa.concat_tables([pq.read_table(path), table], promote_options="permissive")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
+    with atomic_write(path) as part:
         pq.write_table(table, part, compression="zstd")
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_settings(path: Path, config: DictConfig) -> None:
@@ -135,8 +128,7 @@ def write_settings(path: Path, config: DictConfig) -> None:
         text = OmegaConf.to_yaml(settings, resolve=True)
     except OmegaConfBaseException:  # an interpolation of a part that this run does not use leads nowhere
         text = OmegaConf.to_yaml(settings)
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _schema(groups: Sequence[Group]) -> pa.Schema:

@@ -14,6 +14,8 @@ from typing import Any
 import wrapt
 from omegaconf import DictConfig, OmegaConf
 
+from verl_twgrpo.run_folder import last_checkpoint
+
 from .worker_messages import ELSEWHERE, EXCEPTION_LINE, Cause, cause_in_workers
 
 # what verl and this package write while they train -> its setting
@@ -96,23 +98,11 @@ def exit_summary(config: DictConfig, command: Sequence[str]) -> list[str]:
     for what, key in DUMPS.items():
         folder = OmegaConf.select(config, key)
         lines.append(f"  {what:<14} {_newest(Path(folder)) if folder else f'not kept ({key} is not set)'}")
-    checkpoint = last_checkpoint(Path(config.trainer.default_local_dir))
+    checkpoint = last_checkpoint(config.trainer.default_local_dir)
     lines.append(f"  {'checkpoint':<14} {checkpoint or 'no whole one yet'}")
     again = [*command, *([] if config.trainer.resume_mode == "auto" else ["trainer.resume_mode=auto"])]
     lines.append("It goes on from there with:" if checkpoint else "It starts again with:")
     return [*lines, f"  cd {shlex.quote(os.getcwd())} && {shlex.join(again)}"]
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that verl would resume from: the one that its tracker file, written last, names.
-
-    None if that one has lost its weights: verl deletes an old checkpoint's before it writes the tracker anew.
-    """
-    tracker = folder / "latest_checkpointed_iteration.txt"
-    if not tracker.is_file():
-        return None
-    checkpoint = folder / f"global_step_{tracker.read_text().strip()}"
-    return checkpoint.absolute() if (checkpoint / "actor").is_dir() else None
 
 
 def _newest(folder: Path) -> str:

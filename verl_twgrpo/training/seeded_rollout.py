@@ -12,10 +12,10 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-NAME = "seeded_single_turn_agent"
+from verl_twgrpo.training.settings import SEEDED_LOOP
 
 
-@register(NAME)
+@register(SEEDED_LOOP)
 class SeededSingleTurnAgentLoop(SingleTurnAgentLoop):
     """verl's single-turn loop with a seed a response (verl/experimental/agent_loop/single_turn_agent_loop.py)."""
 

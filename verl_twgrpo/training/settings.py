@@ -20,6 +20,9 @@ CHOICES = {"placement": get_args(WeightPlacement), "normalise": get_args(Normali
 OWN_SETTINGS_OF = "group_divergence"
 OWN_SETTINGS = ("divergence", "alpha", "weight", "scope")
 
+SEEDED_LOOP = "seeded_single_turn_agent"
+"""The agent loop of seeded_rollout.py, by the name that verl knows it by."""
+
 PACKED_GROUPS = ("auto", "true", "false")
 
 

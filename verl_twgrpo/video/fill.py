@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import write_json
 from verl_twgrpo.progress import Progress
 from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.decode import VideoError, prepare_video, probe
@@ -171,9 +171,7 @@ def write_last_run(results: Sequence[Decoded], folder: str | Path) -> dict[str, 
     summary = report(results)
     here = {result.video for result in results}
     earlier = [{"video": video, "reason": why} for video, why in last_failures(folder).items() if video not in here]
-    with atomic_write(Path(folder) / LAST_RUN) as part:
-        text = json.dumps({**summary, "failed_earlier": earlier}, indent=1, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
+    write_json(Path(folder) / LAST_RUN, {**summary, "failed_earlier": earlier})
     return summary
 
 

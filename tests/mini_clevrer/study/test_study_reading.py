@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from verl_twgrpo.mini_clevrer.study.reading import BLANK, FRAMES, SEEN, read_study
+from verl_twgrpo.mini_clevrer.study.reading import BLANK, SEEN, read_study
 
 
 def test_runs_come_in_the_order_of_arms_and_seeds_and_unfinished_ones_are_left_out(whole_study):
@@ -38,12 +38,6 @@ def test_an_answer_that_the_reward_does_not_read_is_wrong(make_study, dump):
     rows[0]["output"] = "A"
     (start,) = read_study(make_study({"start": ({0: rows}, {})})).runs
     assert start.answers[0, SEEN].strict_N.tolist() == [0, 1, 1, 1, 1, 1]
-
-
-def test_the_data_source_of_blank_frames_is_the_one_that_the_data_is_made_with():
-    from verl_twgrpo.mini_clevrer.study import prepare
-
-    assert FRAMES == {"mini_clevrer": SEEN, prepare.BLANK: BLANK}
 
 
 def test_kinds_of_question(whole_study):

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
 from verl_twgrpo.mini_clevrer.study import command
-from verl_twgrpo.mini_clevrer.study.arms import ARMS, ONE_SEED, START, Planned, plan
-from verl_twgrpo.mini_clevrer.study.prepare import BLANK, prepare, write_blank
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLANK_SOURCE, ONE_SEED, START, Planned, plan
+from verl_twgrpo.mini_clevrer.study.prepare import prepare, write_blank
 from verl_twgrpo.planning.command import compose_run
 from verl_twgrpo.rewards.manager import settings_from_config
 from verl_twgrpo.video.cache import FrameCache
@@ -63,7 +63,7 @@ def test_blank_questions_keep_ids_and_truth(tmp_path):
     video.write_bytes(b"nothing to see")
     write_blank(tmp_path / "seen.parquet", tmp_path / "blank.parquet", video)
     (blank,) = pq.read_table(tmp_path / "blank.parquet").to_pylist()
-    assert blank["data_source"] == BLANK
+    assert blank["data_source"] == BLANK_SOURCE
     assert blank["videos"][0]["video"] == str(video) and blank["videos"][0]["digest"] != "x"
     assert (blank["extra_info"], blank["reward_model"]) == (row["extra_info"], row["reward_model"])
 
@@ -104,7 +104,7 @@ def test_a_run_that_is_there_is_not_made_again_and_one_that_failed_is(tmp_path, 
     assert command._finished(tmp_path, planned, SCALE)
     assert not (tmp_path / "runs" / planned.name / "half").exists()
     assert {"algorithm=grpo_token", "data.seed=1", "recipe=mini_clevrer"} <= set(started[-1])
-    record = json.loads((tmp_path / "runs" / planned.name / command.FINISHED).read_text())
+    record = json.loads((tmp_path / "runs" / planned.name / command.RECORD).read_text())
     assert record["versions"]["verl"]
 
 

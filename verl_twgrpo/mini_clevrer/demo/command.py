@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_twgrpo.data.schema import Item
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import ensure_same_settings, write_json
 
 SPLITS = ("train", "validation")
 
@@ -52,16 +52,12 @@ def once(out: Path, part: str, settings: dict[str, Any], make: Callable[[Path], 
     folder, record = out / part, out / f"{part}.json"
     settings = json.loads(json.dumps(settings))
     if record.exists() and folder.is_dir():
-        made = json.loads(record.read_text())
-        if made != settings:
-            differ = ", ".join(key for key in settings if made.get(key) != settings[key])
-            raise ValueError(f"{folder} was made with other settings ({differ}); remove it or give another --out")
+        ensure_same_settings(folder, json.loads(record.read_text()), settings)
         print(f"{folder}: there already")
         return
     start = time.perf_counter()
     make(folder)
-    with atomic_write(record) as file:
-        file.write_text(json.dumps(settings, indent=1) + "\n")
+    write_json(record, settings)
     print(f"{folder}: made in {time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from verl_twgrpo.evaluation.intervals import bootstrap_mean, wilson
+from verl_twgrpo.run_folder import read_scalars
 
 # column -> scalar of verl's logger
 COLUMNS = {
@@ -46,21 +47,6 @@ def run(args: argparse.Namespace) -> int:
         if path.is_dir():
             print(f"{path}: {sum(1 for file in path.rglob('*') if file.is_file())} files")
     return 0
-
-
-def read_scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Every scalar below ``folder`` by name and step. Raises ``FileNotFoundError`` if there is no event file."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    files = sorted(folder.rglob("events.out.tfevents.*")) if folder.is_dir() else []
-    if not files:
-        raise FileNotFoundError(f"{folder}: no tensorboard events; run with trainer.logger=[console,tensorboard]")
-    scalars: dict[str, dict[int, float]] = {}
-    for file in files:  # one a start: a resumed run goes on in a new file
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        for name in events.Tags()["scalars"]:
-            scalars.setdefault(name, {}).update({event.step: event.value for event in events.Scalars(name)})
-    return scalars
 
 
 def step_table(scalars: dict[str, dict[int, float]]) -> str:

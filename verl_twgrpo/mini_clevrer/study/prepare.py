@@ -13,13 +13,11 @@ from verl_twgrpo.data.parquet import read_rows
 from verl_twgrpo.files import atomic_write
 from verl_twgrpo.mini_clevrer.demo.command import SPLITS, make_data, make_model, once
 from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
+from verl_twgrpo.mini_clevrer.study.arms import BLANK_FILE, BLANK_SOURCE
 from verl_twgrpo.mini_clevrer.world import generate
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, SIZE, write_mp4
 from verl_twgrpo.video.digest import video_digest
 from verl_twgrpo.video.fill import prepare_all, videos_of
-
-BLANK = "mini_clevrer_blank"
-"""The data source of questions whose video shows nothing."""
 
 
 def prepare(root: Path, questions: dict[str, int], plan: WarmStart) -> None:
@@ -40,7 +38,7 @@ def _make_data(folder: Path, questions: dict[str, int]) -> None:
     video = folder / "videos" / "blank.mp4"
     write_mp4(np.full((FRAMES, SIZE, SIZE, 3), 128, dtype=np.uint8), video)
     for split in SPLITS:
-        write_blank(folder / f"{split}.parquet", folder / f"{split}_blank.parquet", video)
+        write_blank(folder / f"{split}.parquet", folder / BLANK_FILE.format(split=split), video)
 
 
 def _make_frames(folder: Path, files: list[Path]) -> None:
@@ -52,11 +50,11 @@ def _make_frames(folder: Path, files: list[Path]) -> None:
 
 
 def write_blank(source: Path, target: Path, video: Path) -> None:
-    """The questions of ``source`` with ids as they are, all about ``video``, as data source ``BLANK``."""
+    """The questions of ``source`` with ids as they are, all about ``video``, as data source ``BLANK_SOURCE``."""
     table = pq.read_table(source)
     rows = table.to_pylist()
     for row in rows:
-        row["data_source"] = BLANK
+        row["data_source"] = BLANK_SOURCE
         row["videos"] = [{**shown, "video": str(video), "digest": video_digest(video)} for shown in row["videos"]]
     with atomic_write(target) as part:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)

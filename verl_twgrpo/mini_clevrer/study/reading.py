@@ -15,19 +15,16 @@ import pyarrow
 from verl_twgrpo.data.parquet import read_parquet
 from verl_twgrpo.evaluation import Prediction, read_predictions
 from verl_twgrpo.evaluation.metrics import QUESTIONS
-from verl_twgrpo.mini_clevrer.demo.table import read_scalars
-from verl_twgrpo.mini_clevrer.study.arms import ARMS, START
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLANK_SOURCE, RECORD, SOURCE, START
 from verl_twgrpo.rewards import exact_reward, parse_answer, soft_reward
+from verl_twgrpo.run_folder import read_scalars
 
 SEEN, BLANK = "seen", "blank"
-FRAMES = {"mini_clevrer": SEEN, "mini_clevrer_blank": BLANK}
-"""Data source (``BLANK`` in prepare.py) -> whether the model was shown the question's frames, or blank ones."""
+FRAMES = {SOURCE: SEEN, BLANK_SOURCE: BLANK}
+"""Data source -> whether the model was shown the question's frames, or blank ones."""
 
 KINDS = (*QUESTIONS, "differs")
 """Questions with one true option, with several, all, and those whose truth is not what the video showed."""
-
-RECORD = "finished.json"
-"""What a finished run has in its folder; a folder without it is left out."""
 
 
 @dataclass(frozen=True)

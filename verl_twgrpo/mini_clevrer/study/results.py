@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from verl_twgrpo.evaluation.tables import csv_text
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import write_text
 from verl_twgrpo.mini_clevrer.study import accuracy, figures, scalars, tables
-from verl_twgrpo.mini_clevrer.study.labels import LABELS
+from verl_twgrpo.mini_clevrer.study.arms import LABELS
 from verl_twgrpo.mini_clevrer.study.reading import Study, read_study
 from verl_twgrpo.report import style
 
@@ -85,6 +85,5 @@ def _cells(row: Any) -> Sequence[object]:
 
 
 def _write(path: Path, text: str) -> Path:
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from ..settings import SEEDED_LOOP
 from .registry import check
-
-# the name in seeded_rollout.py, which is not imported here: it pulls in verl's agent loops
-SEEDED_LOOP = "seeded_single_turn_agent"
 
 
 @check()

@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 import verl_twgrpo
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import write_text
 
 from .registry import check
 from .tables import columns, tables
@@ -45,8 +45,7 @@ def check_video_time(config: DictConfig) -> list[str]:
     known = _record(model)
     if not known.exists():
         _refuse(f"actor_rollout_ref.model.path={model}", *compare(model))
-        with atomic_write(known) as part:
-            part.write_text(model + "\n")
+        write_text(known, model + "\n")
     return []
 
 

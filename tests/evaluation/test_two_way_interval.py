@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from verl_twgrpo.evaluation import bootstrap_mean
-from verl_twgrpo.mini_clevrer.study.bootstrap import two_way_interval
+from verl_twgrpo.evaluation.intervals import two_way_interval
 
 
 def test_agrees_with_a_plain_loop_that_draws_seeds_and_questions():
