@@ -104,6 +104,30 @@ def test_no_parquet_row_ends_in_a_traceback(step, row, tmp_path, capsys):
     assert ends[0] and ends[1] + ends[2] > 150
 
 
+@pytest.mark.slow
+def test_no_parquet_row_ends_a_plan_in_a_traceback(row, tmp_path, capsys, monkeypatch):
+    """The whole command but for what costs a second per case: Hydra's composition, and the model's sizes."""
+    from omegaconf import OmegaConf
+
+    from verl_twgrpo.planning import command, summary
+    from verl_twgrpo.planning.model import ModelSizes
+
+    path = tmp_path / "mutated.parquet"
+    files = [f"data.{key}={path}" for key in ("train_files", "val_files")]
+    config = command.compose_run(["recipe=qwen2_5_vl_7b_clevrer", *files, f"out_dir={tmp_path}"])
+    sizes = ModelSizes(hidden=64, vocabulary=100, context=9000, parameters=1000, trainable=1000, folder=None)
+    monkeypatch.setattr(summary, "model_sizes", lambda *_: sizes)
+    monkeypatch.setattr(command, "compose_run", lambda _: OmegaConf.create(config))
+    rng = random.Random("plan")
+    ends = {0: 0, 1: 0, 2: 0}
+    while sum(ends.values()) < 100:
+        bad = mutated(row, rng)
+        rows = rng.choice([[bad, bad], [bad, row, row]])
+        if write_table(rows, path):
+            ends[said_in_a_sentence(("plan", "of=these"), capsys, "mutated.parquet")] += 1
+    assert ends[0] and ends[2] > 50
+
+
 CASES = [("star", "star_released.json"), ("clevrer", "clevrer_official.json"), ("clevrer", "clevrer_released.json")]
 CASES += [("nextgqa", "nextqa_official.jsonl"), ("star", "star_official.json"), ("mmvu", "mmvu_official.jsonl")]
 CASES += [("mvbench", "mvbench_official.json"), ("tempcompass", "tempcompass_official.json")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -24,7 +24,7 @@ def check_media(config: DictConfig) -> list[str]:
             for kind, key in (("image", image_key), ("video", video_key)):
                 for file in _files(kind, row[key] or ()):
                     # a path may be relative to the parquet file (video/paths.py)
-                    if file not in there and not Path(file).is_file() and not (path.parent / file).is_file():
+                    if file not in there and not _is_file(file) and not _is_file(os.path.join(path.parent, file)):
                         raise FileNotFoundError(
                             f"{what}: row {number}: {kind} {file} is not there; `verl-twgrpo data check` lists them all"
                         )
@@ -34,6 +34,13 @@ def check_media(config: DictConfig) -> list[str]:
             pictures = sum(not row[video_key] and bool(row[image_key]) for row in rows)
             notes.append(f"{what}: {without} of {len(rows)} rows without a video, {pictures} of them with images")
     return notes
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a null byte
+        return False
 
 
 def _files(kind: str, entries: Any) -> Iterator[str]:
