@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -47,6 +49,21 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
         "not there yet: data.train_files=data/clevrer/clevrer-train.parquet and "
         "data.val_files=data/clevrer/clevrer-validation.parquet: no such file; make it with `verl-twgrpo data convert`"
     ]
+
+
+def test_a_model_of_the_hub_is_not_fetched_for_a_comparison(overrides, monkeypatch):
+    from verl_twgrpo.planning import command
+    from verl_twgrpo.training.checks import video_time
+
+    monkeypatch.setenv(video_time.SWITCH, "1")
+    monkeypatch.setattr("verl_twgrpo.planning.model.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(video_time, "compare", lambda _: pytest.fail("this would ask the hub"))
+    config = command.compose_run([*overrides, "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-7B-Instruct"])
+    notes, _ = command.check_run(config)
+    assert notes == [
+        "Qwen/Qwen2.5-VL-7B-Instruct is not on this disk: training will compare how vLLM and the actor see its videos"
+    ]
+    assert os.environ[video_time.SWITCH] == "1"
 
 
 def test_data_and_checkpoint_that_are_there_are_measured(plan, overrides):

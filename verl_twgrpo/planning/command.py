@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
+import os
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -67,7 +69,8 @@ def check_run(config: DictConfig) -> tuple[list[str], list[str]]:
     from verl_twgrpo.training.checks import check_training_config
 
     absent: list[str] = []
-    notes = check_training_config(config, absent)
+    with _nothing_downloaded(config) as left_for_later:
+        notes = [*check_training_config(config, absent), *left_for_later]
     try:
         with redirect_stdout(io.StringIO()):
             # without the plugin's wrapper, which would check the files once more and end the process
@@ -75,3 +78,24 @@ def check_run(config: DictConfig) -> tuple[list[str], list[str]]:
     except (AssertionError, HydraException, ValueError) as error:
         raise ValueError(f"verl: {error.__cause__ or error}") from error
     return notes, absent
+
+
+@contextmanager
+def _nothing_downloaded(config: DictConfig) -> Iterator[list[str]]:
+    """Without the comparison of a model's two sides, which would fetch it from the hub; says so."""
+    from verl_twgrpo.planning.model import local_folder
+    from verl_twgrpo.training.checks.video_time import SWITCH, has_videos
+
+    path, before = config.actor_rollout_ref.model.path, os.environ.get(SWITCH)
+    if before == "0" or not path or local_folder(path) is not None:
+        yield []
+        return
+    os.environ[SWITCH] = "0"
+    try:
+        what = f"{path} is not on this disk: training will compare how vLLM and the actor see its videos"
+        yield [what] if has_videos(config) else []
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
