@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,23 +18,19 @@ from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 pytestmark = pytest.mark.slow
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "smollm2_weights"
+ROOT = Path(__file__).resolve().parents[2]
 V = 40
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    """The recipe's modules by their names without ``smol_``; weights.py is ``command``."""
-    names = sorted(path.stem for path in FOLDER.glob("smol_*.py"))
+    """The recipe's modules; ``__main__`` is ``command``."""
+    names = ("checks", "drawing", "measuring", "positions", "sampling", "statistics", "tokens")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        modules = {name.removeprefix("smol_"): importlib.import_module(name) for name in names}
-        spec = importlib.util.spec_from_file_location("smollm2_weights", FOLDER / "weights.py")
-        command = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(command)
-    yield SimpleNamespace(command=command, **modules)
-    for name in names:
-        del sys.modules[name]
+        patch.syspath_prepend(ROOT)
+        modules = {name: importlib.import_module(f"recipes.smollm2_weights.{name}") for name in names}
+        command = importlib.import_module("recipes.smollm2_weights.__main__")
+    return SimpleNamespace(command=command, **modules)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +107,11 @@ def test_middle_leaves_out_nan_and_says_how_many_are_left(recipe):
 
 def test_tokens_fall_into_their_classes(recipe):
     tokens = ["The", " cat", " is", "\n", "<", "think", ">", " B", ",", " 12", " under", "stand", "</s>"]
-    assert recipe.classes.token_classes(tokens, "ABC", end="</s>") == [
+    assert recipe.tokens.token_classes(tokens, "ABC", end="</s>") == [
         "first token", "word", "function word", "line break", "format tag", "format tag", "format tag",
         "option letter", "punctuation", "digit", "function word", "word piece", "end of response",
     ]  # fmt: skip
-    assert recipe.classes.token_classes(["x", " D"], "ABC", end="</s>")[1] == "word"
+    assert recipe.tokens.token_classes(["x", " D"], "ABC", end="</s>")[1] == "word"
 
 
 def test_a_class_gains_nothing_from_standing_in_the_tail(recipe):
@@ -231,7 +226,7 @@ def test_the_gradient_through_w_is_that_of_autograd(recipe, model, monkeypatch, 
 
     (fixed,) = torch.autograd.grad(objective(weights.detach()), logits, retain_graph=True)
     (whole,) = torch.autograd.grad(objective(weights), logits)
-    leak, leak_live = recipe.gradients.gradient_leak(group, hidden, head, kind, advantages)
+    leak, leak_live = recipe.checks.gradient_leak(group, hidden, head, kind, advantages)
     expected = (whole - fixed).norm() / fixed.norm()
     assert leak == pytest.approx(float(expected), rel=1e-2)
     assert leak_live <= leak
@@ -246,13 +241,13 @@ def test_rounding_slice_by_slice_is_rounding_at_once(recipe, model, monkeypatch)
         "log-probs": group_divergence(logits.log_softmax(-1).bfloat16().float(), one.lengths, "jsd"),
     }
     monkeypatch.setattr(recipe.measuring, "SLICE", 2)
-    rounded = recipe.formats.rounded_divergences(hidden, one.lengths, head)
+    rounded = recipe.checks.rounded_divergences(hidden, one.lengths, head)
     for what, value in expected.items():
         assert rounded[what, "jsd"].numpy() == pytest.approx(value.numpy(), rel=1e-3, abs=1e-4)
 
 
 def test_errors_of_a_number_format(recipe):
-    found = recipe.formats.compare(
+    found = recipe.checks.compare(
         np.array([0.0, 1.0, 2.0]), np.array([0.1, 1.1, 2.0]), np.array([1.0, 1.3]), np.array([1, 1.5])
     )
     assert found["divergence_relative_max"] == pytest.approx(0.1)
@@ -264,14 +259,14 @@ def test_errors_of_a_number_format(recipe):
 def test_dtype_lines_have_every_setting_and_bfloat16_moves_the_divergence(recipe, model):
     one = some_sample(recipe)
     hidden, head = recipe.measuring.hidden_states(model, one), model.lm_head.weight.detach()
-    lines = recipe.formats.dtype_lines(recipe.measuring.weigh(one, hidden, head), hidden, head, hidden.bfloat16())
-    table = recipe.formats.dtype_table(lines)
+    lines = recipe.checks.dtype_lines(recipe.measuring.weigh(one, hidden, head), hidden, head, hidden.bfloat16())
+    table = recipe.checks.dtype_table(lines)
     assert len(table) == 4 * len(recipe.measuring.KINDS)
     assert all(0 < line["divergence_relative_max"] < 0.5 for line in table if line["reading"] == "jsd")
 
 
 def test_copies_of_one_row_differ_by_noise_only(recipe, model):
-    assert recipe.formats.noise_of_identical_rows(model, some_sample(recipe)) < 1e-4
+    assert recipe.checks.noise_of_identical_rows(model, some_sample(recipe)) < 1e-4
 
 
 class Letters:
@@ -283,7 +278,7 @@ class Letters:
 
 def test_the_page_shows_one_group_once_a_reading(recipe):
     groups = [made_group(recipe, lengths, [1.0, 1.5, 1.5, 1.6]) for lengths in ([3, 4, 4], [2, 3, 4], [4, 4, 4])]
-    page = recipe.page.heat_map_page(groups, Letters(), "python weights.py")
+    page = recipe.drawing.heat_map_page(groups, Letters(), "python -m recipes.smollm2_weights")
     assert page.count("<section") == len(recipe.measuring.KINDS)
     assert all(name in page for name in recipe.measuring.NAMES.values())
     assert page.count("data-v=") == 9 * len(recipe.measuring.KINDS), "the group of which one row is left at the end"
@@ -299,7 +294,7 @@ def test_tables_and_figures_are_written(recipe, tmp_path):
     }
     recipe.command.write_csv(tmp_path / "classes.csv", tables["classes"])
     assert (tmp_path / "classes.csv").read_text().splitlines()[0].startswith("class,reading,tokens")
-    recipe.drawing.draw(tmp_path, tables, groups, "python weights.py")
+    recipe.drawing.draw(tmp_path, tables, groups, "python -m recipes.smollm2_weights")
     for name in ("weights.png", "tokens.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
@@ -346,7 +341,7 @@ def test_everything_is_written_for_a_tiny_model(recipe, tmp_path):
     )  # fmt: skip
     tiny = LlamaForCausalLM(config).eval()
     samples = [some_sample(recipe)] * 2
-    recipe.command.describe(tiny, Letters(), samples, tmp_path, "python weights.py")
+    recipe.command.describe(tiny, Letters(), samples, tmp_path, "python -m recipes.smollm2_weights")
     recipe.command.check(tiny, samples, tmp_path, seed=0)
     written = {path.name for path in tmp_path.iterdir()}
     tables = ("checks", "classes", "correlations", "dtype", "extremes", "groups", "live_rows", "profile", "summary")

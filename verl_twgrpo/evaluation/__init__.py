@@ -3,7 +3,6 @@
 from .intervals import PairedTest, bootstrap_mean, mcnemar_exact, paired_difference, sign_flip, wilson
 from .metrics import Comparison, Score, compare, evaluate, stored_deviations
 from .predictions import Prediction, Predictions, read_predictions
-from .summaries import StoredSummary, read_summaries
 from .tasks import (
     Measure,
     MeasureDifference,
@@ -24,7 +23,6 @@ __all__ = [
     "Predictions",
     "Score",
     "ScoredRow",
-    "StoredSummary",
     "TaskComparison",
     "TaskScore",
     "bootstrap_mean",
@@ -35,7 +33,6 @@ __all__ = [
     "mcnemar_exact",
     "paired_difference",
     "read_predictions",
-    "read_summaries",
     "score_rows",
     "sign_flip",
     "stored_deviations",

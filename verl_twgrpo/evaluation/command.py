@@ -13,7 +13,6 @@ from verl_twgrpo.rewards.answers import leniency_names
 
 from .metrics import PARSER_RULES, Comparison, Score, compare, evaluate, stored_deviations
 from .predictions import Predictions, read_predictions
-from .summaries import StoredSummary, read_summaries
 from .tables import markdown, percent, signed_percent
 from .tasks import (
     ScoredRow,
@@ -41,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions",
         nargs="+",
         metavar="PREDICTIONS",
-        help="one model's .jsonl files (verl's validation dumps of one step, or released logs), or a released .json"
-        " summary",
+        help="one model's .jsonl files (verl's validation dumps of one step, or released logs)",
     )
     parser.add_argument(
         "--baseline", nargs="+", metavar="PREDICTIONS", help="another model's .jsonl files, compared problem by problem"
@@ -70,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables; 0 if every row was read, 1 otherwise. Raises ``ValueError`` for files without predictions."""
     if args.json:
         ensure_absent([args.json], args.force)
-    if all(Path(path).suffix == ".json" for path in args.predictions) and not args.baseline:
-        summaries = [summary for path in args.predictions for summary in read_summaries(path)]
-        print(_summary_table(summaries), end="")
-        _write(args.json, {"summaries": [dataclasses.asdict(summary) for summary in summaries]})
-        return 0
+    summaries = [path for path in args.predictions if Path(path).suffix == ".json"]
+    if summaries:
+        raise ValueError(
+            f"{summaries[0]}: a summary has no answers to score; python recipes/released_files/summaries.py prints what"
+            " it says"
+        )
     settings = mixture_from_words(args.set)  # first: it may import tasks of a user's own
     lenient = _rules(args.lenient)
     model = read_predictions(args.predictions)
@@ -212,15 +211,6 @@ def _paired_table(paired: dict[str, dict[str, Comparison]]) -> str:
         for kind, part in kinds.items()
     ]
     return markdown(header, rows) if rows else ""
-
-
-def _summary_table(summaries: list[StoredSummary]) -> str:
-    header = ["summary", "questions", "n", "strict %", "soft %"]
-    rows = [
-        [part.name, part.questions, part.n, percent(part.strict, part.strict_low, part.strict_high), percent(part.soft)]
-        for part in summaries
-    ]
-    return markdown(header, rows)
 
 
 def _plain(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from verl_twgrpo.evaluation import read_summaries
-
-RELEASED = Path(__file__).resolve().parents[1] / "released"
+ROOT = Path(__file__).resolve().parents[2]
+RELEASED = ROOT / "tests" / "released"
+SCRIPT = ROOT / "recipes" / "released_files" / "summaries.py"
 TWGRPO = "Qwen2.5-VL-7B-Instruct_clevrer_counterfactual_twgrpo_with_alpha17/checkpoint-500_eval_{}_temp_metrics.json"
 ZERO_SHOT = "Qwen2.5-VL-7B-Instuct_zeroshot/Qwen2.5-VL-7B-Instruct_eval_{}_temp_metrics.json"
 VIDEO_R1 = "Video-R1/Qwen2.5-VL-Video-R1-7B_eval_{}_temp_metrics.json"
@@ -44,7 +48,21 @@ STORED_OTHERWISE = {
 }
 
 
-def test_stored_metrics_come_out_as_in_table_1():
+@pytest.fixture(scope="module")
+def read_summaries():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        return importlib.import_module("recipes.released_files.summaries").read_summaries
+
+
+def test_the_script_prints_the_pooled_figures():
+    command = [sys.executable, str(SCRIPT), str(RELEASED / "stored_metrics.json")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert "| all | 9238 | 50.4 [49.3, 51.4] | 62.9 |" in printed
+
+
+def test_stored_metrics_come_out_as_in_table_1(read_summaries):
     summaries = read_summaries(RELEASED / "stored_metrics.json")
     found = {part.name: part for part in summaries if part.questions == "all"}
     assert {name: round(100 * part.strict, 1) for name, part in found.items()} == TABLE_1 | STORED_OTHERWISE
@@ -56,7 +74,7 @@ def test_stored_metrics_come_out_as_in_table_1():
     assert round(50 * (clevrer.strict_high - clevrer.strict_low), 1) == 1.0
 
 
-def test_clevrer_by_the_size_of_the_truth_is_as_in_table_3():
+def test_clevrer_by_the_size_of_the_truth_is_as_in_table_3(read_summaries):
     found = {
         part.questions: part
         for part in read_summaries(RELEASED / "stored_metrics.json")
@@ -69,7 +87,7 @@ def test_clevrer_by_the_size_of_the_truth_is_as_in_table_3():
     }
 
 
-def test_one_summary_is_read_by_itself(tmp_path):
+def test_one_summary_is_read_by_itself(tmp_path, read_summaries):
     path = tmp_path / "mmvu_temp_metrics.json"
     path.write_text(json.dumps({"strict_accuracy": 65.76, "partial_accuracy": 65.76, "total_samples": 625}))
     (summary,) = read_summaries(path)
@@ -85,7 +103,7 @@ def test_one_summary_is_read_by_itself(tmp_path):
         ({"overall": {}, "single_choice": {"count": 1, "strict_accuracy": 1, "partial_accuracy": 1}}, "multiple_cho"),
     ],
 )
-def test_a_summary_without_its_figures_is_refused_by_name(tmp_path, content, message):
+def test_a_summary_without_its_figures_is_refused_by_name(tmp_path, read_summaries, content, message):
     path = tmp_path / "m.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"m.json.*{message}"):
@@ -100,7 +118,7 @@ def test_a_summary_without_its_figures_is_refused_by_name(tmp_path, content, mes
         (b"[" * 100_000, r"not JSON \(nested too deep\)"),
     ],
 )
-def test_a_file_that_is_no_json_is_named(tmp_path, content, message):
+def test_a_file_that_is_no_json_is_named(tmp_path, read_summaries, content, message):
     path = tmp_path / "m.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"m.json: {message}"):

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from smol_measuring import KINDS, Weighted, mean_entropy
-from smol_sampling import GROUP_SIZE, MAX_NEW_TOKENS
-from smol_statistics import centred, mean_or_nan, middle, pearson, quantile_line, regions, spearman, tail_share
 
 from verl_twgrpo.evaluation.intervals import bootstrap_mean
+
+from .measuring import KINDS, Weighted, mean_entropy
+from .sampling import GROUP_SIZE, MAX_NEW_TOKENS
+from .statistics import centred, mean_or_nan, middle, pearson, quantile_line, regions, spearman, tail_share
 
 PAIRS = (("jsd", "released"), ("jsd", "live"), ("released", "live"))
 

@@ -3,7 +3,6 @@
 Samples groups of responses from SmolLM2-135M-Instruct (a GGUF file that transformers loads) to multi-answer questions,
 takes D_t (Eq. 4, the released code's, and ``live``) and w_t from the model's own distributions with the functions that
 training uses, and writes tables, figures and the token heat map. The README beside this file has command and findings.
-The ``smol_`` modules beside it hold the parts.
 """
 
 from __future__ import annotations
@@ -11,25 +10,22 @@ from __future__ import annotations
 import argparse
 import csv
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from smol_classes import token_classes
-from smol_drawing import draw
-from smol_formats import dtype_lines, dtype_table, noise_of_identical_rows
-from smol_gradients import gradient_leak
-from smol_measuring import hidden_states, weigh
-from smol_page import heat_map_page
-from smol_positions import correlation_table, group_table, live_table, profile_table, summary_table
-from smol_sampling import GROUP_SIZE, Sample, load, samples_of
-from smol_statistics import middle, quantile_line
-from smol_tokens import class_table, extreme_table, word_table
 
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import atomic_write, write_text
+
+from .checks import dtype_lines, dtype_table, gradient_leak, noise_of_identical_rows
+from .drawing import draw, heat_map_page
+from .measuring import hidden_states, weigh
+from .positions import correlation_table, group_table, live_table, profile_table, summary_table
+from .sampling import GROUP_SIZE, Sample, load, samples_of
+from .statistics import middle, quantile_line
+from .tokens import class_table, extreme_table, token_classes, word_table
 
 # Groups on which the costly checks run: other number formats, gradients (all of [G, T, V] passes by several times).
 CHECKED_GROUPS = 6
@@ -60,8 +56,7 @@ def describe(model: Any, tokenizer: Any, samples: Sequence[Sample], out: Path, c
         if table:
             write_csv(out / f"{name}.csv", table)
     draw(out, tables, groups, command)
-    with atomic_write(out / "tokens.html") as part:
-        part.write_text(heat_map_page(groups, tokenizer, command), encoding="utf-8")
+    write_text(out / "tokens.html", heat_map_page(groups, tokenizer, command))
 
 
 def check(model: Any, samples: Sequence[Sample], out: Path, seed: int) -> None:
@@ -110,7 +105,7 @@ def write_csv(path: Path, table: Sequence[Mapping]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m recipes.smollm2_weights", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", required=True, help="folder of the GGUF file")
     parser.add_argument("--gguf", default="SmolLM2-135M-Instruct.Q4_1.gguf", help="the file in it")
     parser.add_argument("--questions", required=True, help="parquet of `data convert`, or NExT-GQA's annotations")
@@ -121,7 +116,7 @@ def main() -> None:
     out = Path(args.out)
     # folders differ from machine to machine: the line in the figures has the files' names only
     files = ["--model", Path(args.model).name, "--questions", Path(args.questions).name]
-    command = shlex.join(["python", Path(sys.argv[0]).name, *files, "--groups", str(args.groups)])
+    command = shlex.join(["python", "-m", "recipes.smollm2_weights", *files, "--groups", str(args.groups)])
     model, tokenizer = load(args.model, args.gguf)
     samples = samples_of(args, model, tokenizer, out)
     for name, work in (

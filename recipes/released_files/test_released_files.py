@@ -1,6 +1,6 @@
 """Regression against large released files, which this repository does not ship.
 
-    python -m pytest regression/test_released_files.py --released DIR
+    python -m pytest recipes/released_files --released DIR
 
 DIR holds samples cut from github.com/longmalongma/TW-GRPO, commit aa529ff: NExT-GQA's validation questions and the
 authors' inverted ones (data/evaluation), and rows of their evaluation logs with the questions in them. The questions

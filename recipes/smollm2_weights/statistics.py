@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 
 def live_rows(lengths: Sequence[int]) -> np.ndarray:
@@ -36,7 +36,9 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation; NaN as ``pearson``."""
-    return pearson(rankdata(a), rankdata(b))
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(spearmanr(a, b).statistic)
 
 
 def tail_share(weights_T: np.ndarray, live_T: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from verl_twgrpo.files import atomic_write
+from verl_twgrpo.files import ensure_same_settings, write_text
 
 GROUP_SIZE = 8
 MAX_NEW_TOKENS = 160
@@ -121,14 +121,12 @@ def samples_of(args: argparse.Namespace, model: Any, tokenizer: Any, out: Path) 
     }  # fmt: skip
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["settings"] != settings:
-            raise ValueError(f"{path}: was sampled with other settings ({kept['settings']}); give another --out")
+        ensure_same_settings(path, kept["settings"], settings)
         print(f"samples of {path} taken, made in {kept['wall_s']:.0f} s")
         return [Sample(**one) for one in kept["groups"]]
     start = time.perf_counter()
     samples = list(sample(model, tokenizer, read_questions(args.questions, args.groups, args.seed), args.seed))
     kept = {"settings": settings, "wall_s": time.perf_counter() - start, "groups": [asdict(one) for one in samples]}
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(kept), encoding="utf-8")
+    write_text(path, json.dumps(kept))
     print(f"sampled in {kept['wall_s']:.0f} s")
     return samples

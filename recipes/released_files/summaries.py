@@ -1,14 +1,19 @@
-"""Released summaries (``*_temp_metrics.json``): accuracies without their rows, and how they pool into Table 1's."""
+"""Released summaries (``*_temp_metrics.json``): accuracies without their rows, and how they pool into Table 1's.
+
+python recipes/released_files/summaries.py tests/released/stored_metrics.json
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .intervals import wilson
+from verl_twgrpo.evaluation import wilson
+from verl_twgrpo.evaluation.tables import markdown, percent
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,23 @@ def _number(stored: Mapping[str, Any], key: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where}: {key} is {value!r}, need a number")
     return value
+
+
+def table(summaries: Sequence[StoredSummary]) -> str:
+    """As Markdown, percentages with their intervals."""
+    rows = [
+        [part.name, part.questions, part.n, percent(part.strict, part.strict_low, part.strict_high), percent(part.soft)]
+        for part in summaries
+    ]
+    return markdown(["summary", "questions", "n", "strict %", "soft %"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("summaries", nargs="+", metavar="SUMMARY", help="released .json files")
+    found = [summary for path in parser.parse_args().summaries for summary in read_summaries(path)]
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,16 @@
-"""The two figures."""
+"""The two figures, and the token heat map of one group as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from smol_classes import CLASSES
-from smol_measuring import ALPHA, KINDS, NAMES, Weighted
-from smol_sampling import GROUP_SIZE
+
+from .measuring import ALPHA, KINDS, NAMES, Weighted
+from .sampling import GROUP_SIZE
+from .tokens import CLASSES
 
 
 def draw(out: Path, tables: Mapping[str, list[dict]], groups: Sequence[Weighted], command: str) -> None:
@@ -66,3 +68,35 @@ def draw(out: Path, tables: Mapping[str, list[dict]], groups: Sequence[Weighted]
             x=0.01, ha="left", fontsize=9,
         )  # fmt: skip
         style.save(figure, out / "tokens.png", ["SmolLM2-135M-Instruct"], command)
+
+
+def heat_map_page(groups: Sequence[Weighted], tokenizer: Any, command: str) -> str:
+    """The token heat map, once a reading, of the group of which the fewest rows reach the last position."""
+    from verl_twgrpo.report.heatmap import heat_map
+    from verl_twgrpo.report.reading import Response, TokenGroup
+    from verl_twgrpo.rewards import compute_score
+
+    group = min(groups, key=lambda group: group.live_T[-1])
+    pages = []
+    for kind in KINDS:
+        responses = []
+        for row, ids in enumerate(group.sample.responses):
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            scores = compute_score("nextgqa", text, group.sample.truth, {"options": list(group.sample.letters)})
+            responses.append(
+                Response(
+                    reward=scores["score"],
+                    accuracy=scores["accuracy"],
+                    soft_accuracy=scores["soft_accuracy"],
+                    format=scores["format"],
+                    text=text,
+                    tokens=[tokenizer.decode([token]) for token in ids],
+                    weight=group.weight[kind][: len(ids)].tolist(),
+                    divergence=group.divergence[kind][: len(ids)].tolist(),
+                    entropy=group.entropy[row].tolist(),
+                    log_prob=group.log_prob[row].tolist(),
+                )
+            )
+        prompt = tokenizer.decode(group.sample.prompt)
+        pages.append(TokenGroup(NAMES[kind], 0, group.sample.id, group.sample.truth, prompt, responses))
+    return heat_map(pages, command)

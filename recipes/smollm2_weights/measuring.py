@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from smol_sampling import Sample
-from smol_statistics import live_rows
 
 from verl_twgrpo.algorithm import chunked_group_divergence, token_weights
 from verl_twgrpo.algorithm.divergences import DIVERGENCES
+
+from .sampling import Sample
+from .statistics import live_rows
 
 KINDS = DIVERGENCES.names()
 NAMES = {"jsd": "paper (Eq. 4)", "released": "released code", "live": "live"}
