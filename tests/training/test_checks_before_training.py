@@ -373,7 +373,6 @@ def test_the_settings_are_one_node():
     "override, reason",
     [
         ("trainer.v1.trainer_mode=sync", "does not keep groups together"),
-        ("actor_rollout_ref.model.use_fused_kernels=true", "goes past the head"),
         ("actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2", "cuts a row over ranks"),
         ("actor_rollout_ref.actor.fsdp_config.pad_to_length=true", "wants rows of one length"),
     ],

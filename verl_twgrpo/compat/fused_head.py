@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ _PLAIN = "_tw_grpo_plain_head"
 
 
 def compute_inside_the_head(monkey_patch: ModuleType) -> None:
-    """Wrap ``patch_forward_with_backends``, which gives a model's class the fused forward."""
+    """Wrap ``patch_forward_with_backends``, which gives a model's class the fused forward: the model gets ours."""
 
     def patch(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> None:
         model = args[0] if args else kwargs["model"]
@@ -34,7 +34,9 @@ def compute_inside_the_head(monkey_patch: ModuleType) -> None:
         wrapped(*args, **kwargs)
         stock = type(model).forward
         if stock is not plain:
-            type(model).forward = fused_forward(getattr(plain, "plain_forward", plain), stock)
+            # on this model: verl's change of its class reaches every other engine of the process
+            type(model).forward = plain
+            model.forward = MethodType(fused_forward(plain, stock), model)
 
     wrapt.wrap_function_wrapper(monkey_patch, "patch_forward_with_backends", patch)
 
@@ -67,7 +69,6 @@ def fused_forward(plain: Callable[..., Any], stock: Callable[..., Any]) -> Calla
         log_probs, entropy = output.logits
         return _output_class(stock)(log_probs=log_probs, entropy=entropy, hidden_states=output.hidden_states)
 
-    forward.plain_forward = plain  # type: ignore[attr-defined]
     return forward
 
 

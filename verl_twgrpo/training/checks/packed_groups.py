@@ -31,8 +31,6 @@ def why_unpacked(config: DictConfig) -> str | None:
     mode = config.trainer.v1.trainer_mode
     if mode != "tw_grpo":
         return f"trainer.v1.trainer_mode={mode} does not keep groups together"
-    if OmegaConf.select(config, "actor_rollout_ref.model.use_fused_kernels"):
-        return "actor_rollout_ref.model.use_fused_kernels=True goes past the head"
     if OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.pad_to_length"):
         return "actor_rollout_ref.actor.fsdp_config.pad_to_length=True wants rows of one length"
     for key in KEYS[:2]:

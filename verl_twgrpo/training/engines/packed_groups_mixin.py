@@ -106,6 +106,10 @@ class PackedGroupsMixin(_Engine):
             **extract_multi_modal_inputs(media, indices=packed.first_rows),
         }
         temperature = micro_batch["temperature"]
+        if tu.get_non_tensor_data(data=micro_batch, key="use_fused_kernels", default=False):
+            # the head, to which only response positions come, computes log-probs of these targets
+            targets_1N = input_ids.values()[packed.target_N][None]
+            model_inputs |= {"temperature": temperature, "return_dict": True, "shift_labels": targets_1N}
         is_one = not isinstance(temperature, torch.Tensor) and float(temperature) == 1.0
         if not isinstance(temperature, torch.Tensor):
             temperature = torch.full((len(packed.lengths.responses),), temperature, device=input_ids.device)
@@ -155,8 +159,6 @@ class PackedGroupsMixin(_Engine):
             return reason
         if getattr(self, "ulysses_sequence_parallel_size", 1) > 1:
             return "Ulysses cuts rows over ranks"
-        if tu.get_non_tensor_data(data=data, key="use_fused_kernels", default=False):
-            return "use_fused_kernels bypasses the head"
         if tu.get_non_tensor_data(data=data, key="distillation_use_topk", default=False):
             return "top-k distillation reads logits at prompt positions"
         if getattr(self, "pad_to_length", False):
