@@ -115,7 +115,7 @@ def test_no_parquet_row_ends_a_plan_in_a_traceback(row, tmp_path, capsys, monkey
     path = tmp_path / "mutated.parquet"
     files = [f"data.{key}={path}" for key in ("train_files", "val_files")]
     config = command.compose_run(["recipe=qwen2_5_vl_7b_clevrer", *files, f"out_dir={tmp_path}"])
-    sizes = ModelSizes(hidden=64, vocabulary=100, context=9000, parameters=1000, trainable=1000, folder=None)
+    sizes = ModelSizes(hidden=64, vocabulary=100, context=9000, parameters=1000, trainable=1000, layers=2, folder=None)
     monkeypatch.setattr(summary, "model_sizes", lambda *_: sizes)
     monkeypatch.setattr(command, "compose_run", lambda _: OmegaConf.create(config))
     rng = random.Random("plan")

@@ -41,6 +41,8 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
     assert lines["val video"].startswith("2048 tokens at most")
     assert lines["weights pass"].startswith("445.5 MiB") and "224.0 MiB" in lines["weights pass"]
     assert lines["training state"].startswith("58.0 GiB per rank on the host: parameters 15.4 GiB")
+    assert lines["GPU memory"].startswith("about 30.9 GiB per GPU, an estimate")
+    assert "vLLM takes 50% of the GPU, 15.4 GiB for weights" in lines["GPU memory"]
     assert lines["parameters"] == "8,292,166,656, 92% of them trained"
     assert lines["steps"] == "500; the data has 500 in one pass"
     assert "5 (every 100 steps) of 87.6 GiB; up to 2 at a time, 175.3 GiB" in lines["checkpoints"]

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from verl_twgrpo.planning.command import compose_run
+from verl_twgrpo.planning.gpu_memory import gpu_memory
 from verl_twgrpo.planning.model import ModelSizes
 from verl_twgrpo.planning.resources import (
     checkpoint_bytes,
@@ -18,7 +19,7 @@ from verl_twgrpo.planning.resources import (
 )
 from verl_twgrpo.planning.steps import steps
 
-SIZES = ModelSizes(hidden=8, vocabulary=16, context=128, parameters=100, trainable=60, folder=None)
+SIZES = ModelSizes(hidden=8, vocabulary=16, context=128, parameters=100, trainable=60, layers=2, folder=None)
 
 
 def test_the_weights_pass_of_the_paper_takes_446_mib():
@@ -40,7 +41,7 @@ def test_training_state_is_what_adam_keeps():
     adam = torch.optim.AdamW(module.parameters())
     adam.step()
     moments = sum(v.numel() * 4 for state in adam.state.values() for k, v in state.items() if k != "step")
-    sizes = ModelSizes(10, 10, 10, parameters=100, trainable=100, folder=None)
+    sizes = ModelSizes(10, 10, 10, parameters=100, trainable=100, layers=2, folder=None)
     assert training_state_bytes(sizes, "fp32") == {"parameters": 400, "gradients": 400, "optimizer": moments}
 
 
@@ -107,3 +108,39 @@ def test_a_run_that_was_stopped_is_found(tmp_path):
 def test_too_little_data_for_one_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.train_batch_size=2: the training data has 1 rows only"):
         steps(changed(tmp_path), 1)
+
+
+def test_gpu_memory_by_hand():
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {
+                "model": {"enable_gradient_checkpointing": True},
+                "actor": {
+                    "use_dynamic_bsz": True,
+                    "ppo_max_token_len_per_gpu": 100,
+                    "fsdp_config": {"offload_policy": False, "param_offload": False, "optimizer_offload": True},
+                },
+                "rollout": {
+                    "prompt_length": 30, "response_length": 20, "tensor_model_parallel_size": 2,
+                    "gpu_memory_utilization": 0.5,
+                },
+            }
+        }
+    )  # fmt: skip
+    state = {"parameters": 1000, "gradients": 600, "optimizer": 1200}
+    need = gpu_memory(config, SIZES, state)
+    # two layers' inputs in 16 bits, and one layer at work; logits and their gradient; the head of 16 x 8
+    assert (need.activations, need.logits, need.gathered) == ((2 * 2 + 34) * 100 * 8, 2 * 2 * 100 * 16, 2 * 16 * 8)
+    assert need.update == 2800 + need.activations + need.logits + need.gathered == need.needed
+    assert (need.rollout_weights, need.beside) == (100, 1600)
+    # with a small share for vLLM its weights decide, with a large one the state beside it
+    rollout = config.actor_rollout_ref.rollout
+    rollout.gpu_memory_utilization = 0.001
+    assert gpu_memory(config, SIZES, state).needed == need.update  # 1% is the least: 100 / 0.01 is below
+    rollout.gpu_memory_utilization = 0.98
+    assert gpu_memory(config, SIZES, state).needed == pytest.approx(1600 / 0.02, abs=1)
+    config.actor_rollout_ref.actor.fsdp_config.offload_policy = True
+    assert gpu_memory(config, SIZES, state).state == gpu_memory(config, SIZES, state).beside == 0
+    config.actor_rollout_ref.actor.use_dynamic_bsz = False
+    config.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu = 3
+    assert gpu_memory(config, SIZES, state).tokens == 150

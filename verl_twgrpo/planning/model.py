@@ -49,8 +49,8 @@ _KNOWN = {
 class ModelSizes:
     """hidden: width of the head's input. vocabulary: columns of the head. context: longest sequence in tokens.
 
-    parameters, trainable: numbers of values, the latter with a gradient. folder: the checkpoint, or None where only its
-    sizes are known.
+    parameters, trainable: numbers of values, the latter with a gradient. layers: of the language model. folder: the
+    checkpoint, or None where only its sizes are known.
     """
 
     hidden: int
@@ -58,6 +58,7 @@ class ModelSizes:
     context: int
     parameters: int
     trainable: int
+    layers: int
     folder: Path | None
 
 
@@ -89,6 +90,7 @@ def model_sizes(model: DictConfig, freeze_vision: bool) -> ModelSizes:
         context=config.get_text_config().max_position_embeddings,
         parameters=sum(values.numel() for values in parameters),
         trainable=sum(values.numel() for values in parameters if values.requires_grad),
+        layers=config.get_text_config().num_hidden_layers,
         folder=folder,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits
+from verl_twgrpo.planning.gpu_memory import gpu_memory
 from verl_twgrpo.planning.model import ModelSizes, model_sizes
 from verl_twgrpo.planning.prompts import PromptCost, check_budget, prompt_cost
 from verl_twgrpo.planning.resources import (
@@ -180,6 +181,15 @@ def _memory(config: DictConfig, made: Batches, sizes: ModelSizes) -> Iterator[Li
     state = {name: number // shards for name, number in training_state_bytes(sizes, engine.model_dtype).items()}
     parts = ", ".join(f"{name} {_size(number)}" for name, number in state.items())
     yield "training state", f"{_size(sum(state.values()))} per rank {_place(engine)}: {parts}"
+    if config.trainer.device != "cpu":
+        need = gpu_memory(config, sizes, state)
+        yield (
+            "GPU memory",
+            f"about {_size(need.needed)} per GPU, an estimate, never measured. Update: state {_size(need.state)}, "
+            f"activations {_size(need.activations)} and logits {_size(need.logits)} of {need.tokens} tokens, "
+            f"{_size(need.gathered)} for the head. Rollout: vLLM takes {need.share:.0%} of the GPU, "
+            f"{_size(need.rollout_weights)} for weights, the rest for its cache, beside {_size(need.beside)} of state",
+        )
     yield "parameters", f"{sizes.parameters:,}, {sizes.trainable / sizes.parameters:.0%} of them trained"
 
 
@@ -257,6 +267,8 @@ def _count(number: float, what: str) -> str:
 
 
 def _size(number: int) -> str:
+    if not number:
+        return "none"
     for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
         if number >= unit:
             return f"{number / unit:.1f} {name}"
