@@ -38,7 +38,8 @@ def test_a_shape_that_is_none_is_named(shape, capsys):
     assert f"--shape {shape}: need tokens of the prompt / of a response" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_case_that_fails_says_which_and_why():
-    case = {"way": "sideways", "shape": "3/2", "G": 2, "pass_": "forward", "device": "cpu"}
+    case = {"way": "sideways", "shape": "3/2", "G": 2, "pass_": "forward", "device": "cpu", "body": "small"}
     with bench._Process(case) as process, pytest.raises(ChildProcessError, match="(?s)'way': 'sideways'.*KeyError"):
         process.call()

@@ -91,8 +91,20 @@ def varlen_stand_in(query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
 def test_the_kernel_for_unequal_lengths_gets_what_gives_the_same(groups):
     layout = layout_of(groups, "cpu")
     inputs = states(layout.tokens)
-    actual = packed._varlen(varlen_stand_in, layout, *inputs, dropout=0.0, scaling=0.3)
+    actual = packed.by_varlen(varlen_stand_in, layout, *inputs, dropout=0.0, scaling=0.3)
     torch.testing.assert_close(actual, dense(groups, *inputs))
+
+
+@settings(deadline=None, max_examples=5)
+@given(LAYOUTS)
+def test_flex_attention_with_the_layouts_mask_gives_the_same(groups):
+    from torch.nn.attention.flex_attention import flex_attention
+
+    layout = layout_of(groups, "cpu")
+    # torch's kernel gives no gradients on the CPU, and knows no float64 there
+    inputs = [state.detach().float() for state in states(layout.tokens)]
+    actual = packed.by_flex(flex_attention, layout, *inputs, scaling=0.3)
+    torch.testing.assert_close(actual, dense(groups, *inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_without_the_layout_of_these_tokens_it_refuses():

@@ -33,8 +33,9 @@ GROUP_SIZES = (4, 8, 16)
 # of each way and case, after the one in which memory is measured
 CALLS = 3
 
-# A text body of 14 million parameters in the proportions of Qwen2.5's: it fits a CPU at 22,880 tokens.
-BODY = {
+# Text bodies. "small" has 14 million parameters in the proportions of Qwen2.5's: it fits a CPU at 22,880 tokens. The
+# others have four layers of Qwen2.5-VL-3B's and 7B's, and their heads (config.json of huggingface.co/Qwen).
+SMALL = {
     "vocab_size": 4096,
     "hidden_size": 256,
     "intermediate_size": 1408,
@@ -42,6 +43,25 @@ BODY = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
+}
+BODIES = {
+    "small": SMALL,
+    "3b": SMALL
+    | {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    },
+    "7b": SMALL
+    | {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    },
 }
 
 
@@ -75,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="F", help="draw them into this file (png, pdf, svg)")
     parser.add_argument("--shape", action="append", metavar="P/R", help=f"only this shape, repeatable ({SHAPES})")
     parser.add_argument("--group-size", action="append", type=int, metavar="G", help=f"repeatable {GROUP_SIZES}")
+    parser.add_argument("--body", choices=BODIES, help="text model: small on the processor, 3b on a GPU")
     add_device(parser)
 
 
@@ -90,10 +111,11 @@ def run(args: argparse.Namespace) -> int:
         read_shape(shape)
     print(f"{'shape':<10}{'G':>4}  {'pass':<18}{'padded s':>10}{'packed s':>10}{'ratio':>7}{'MiB':>16}{'max gap':>10}")
     measurements = []
+    body = args.body or ("3b" if args.device == "cuda" else "small")
     for shape in shapes:
         for G in sizes:
             for pass_ in PASSES:
-                m = measure_case(shape, G, pass_, args.device)
+                m = measure_case(shape, G, pass_, args.device, body)
                 measurements.append(m)
                 memory = f"{m.peak_mib_padded:.0f} -> {m.peak_mib_packed:.0f}"
                 print(
@@ -116,12 +138,12 @@ def read_shape(shape: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
-def measure_case(shape: str, G: int, pass_: str, device: str = "cpu") -> Measurement:
+def measure_case(shape: str, G: int, pass_: str, device: str = "cpu", body: str = "small") -> Measurement:
     """Both ways at one case, in turns, each in a process of its own.
 
     Raises ChildProcessError with the process's last words if one fails.
     """
-    case = {"shape": shape, "G": G, "pass_": pass_, "device": device}
+    case = {"shape": shape, "G": G, "pass_": pass_, "device": device, "body": body}
     with ExitStack() as stack:
         processes = {way: stack.enter_context(_Process(case | {"way": way})) for way in WAYS}
         first = {way: process.call() for way, process in processes.items()}
@@ -179,21 +201,31 @@ def draw(measurements: list[Measurement], path: Path) -> None:
     plt.close(figure)
 
 
-def serve(way: str, shape: str, G: int, pass_: str, device: str, lines: Iterable[str]) -> Iterator[dict]:
+def make_model(body: dict[str, int], device: str) -> torch.nn.Module:
+    """A random model of that body; in bfloat16 on a GPU."""
+    declare_missing_ops()
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    # made where it will be: random numbers for a head of 7B take a processor half a minute
+    with torch.device(device):
+        config = Qwen2Config(**body, attn_implementation="sdpa", initializer_range=1.6 / body["hidden_size"] ** 0.5)
+        model = Qwen2ForCausalLM(config).eval()
+    return model.to(torch.bfloat16 if device == "cuda" else torch.float32)
+
+
+def serve(way: str, shape: str, G: int, pass_: str, device: str, body: str, lines: Iterable[str]) -> Iterator[dict]:
     """One call of one way for every line.
 
     Yields of the first call its peak_mib and the log_probs [G * R], of the others their seconds.
     """
-    declare_missing_ops()
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     prompt, response = read_shape(shape)
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**BODY, attn_implementation="sdpa", initializer_range=0.1)).eval()
-    tokens_P = torch.randint(BODY["vocab_size"], (prompt,)).to(device)
-    tokens_GR = torch.randint(BODY["vocab_size"], (G, response)).to(device)
-    model.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
-    log_probs = {"padded": _padded, "packed": _packed}[way]
+    log_probs = {"padded": padded_log_probs, "packed": packed_log_probs}[way]
+    model = make_model(BODIES[body], device)
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = BODIES[body]["vocab_size"]
+    tokens_P = torch.randint(vocabulary, (prompt,), generator=generator).to(device)
+    tokens_GR = torch.randint(vocabulary, (G, response), generator=generator).to(device)
     # libraries and thread pools start before anything is measured
     log_probs(model, tokens_P[:2], tokens_GR[:1, :2])
     weights_GR = torch.linspace(-1, 1, G * response, device=device).view(G, response)
@@ -219,8 +251,9 @@ def serve(way: str, shape: str, G: int, pass_: str, device: str, lines: Iterable
         yield {"seconds": time.perf_counter() - started}
 
 
-def _padded(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
+def padded_log_probs(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
     """Log-probs [G, R] from rows of prompt and response, the logits of all of them, as verl's engine computes them."""
+    model.config._attn_implementation = "sdpa"
     tokens_GS = torch.cat([tokens_P.expand(len(tokens_GR), -1), tokens_GR], dim=1)
     logits_GSV = model(input_ids=tokens_GS, use_cache=False).logits
     labels_GS = tokens_GS.roll(-1, dims=1)
@@ -228,7 +261,7 @@ def _padded(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Ten
     return taken_GS[:, len(tokens_P) - 1 : -1]
 
 
-def _packed(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
+def packed_log_probs(model: torch.nn.Module, tokens_P: torch.Tensor, tokens_GR: torch.Tensor) -> torch.Tensor:
     """The same from one packed row, the logits of response positions only."""
     from verl_twgrpo.training.engines.packed_attention import PACKED_ATTENTION, set_layout
     from verl_twgrpo.training.engines.packing import Lengths, pack

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import psutil
 import torch
 
 MIB = 2**20
@@ -22,6 +21,8 @@ def peak_on_gpu(call: Callable[[], object]) -> int:
 
 def peak_on_cpu(call: Callable[[], object]) -> int:
     """Highest resident memory seen during the call, above that before it; looked at every millisecond."""
+    import psutil
+
     process = psutil.Process()
     before = peak = process.memory_info().rss
     done = threading.Event()

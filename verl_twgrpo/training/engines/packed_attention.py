@@ -70,6 +70,24 @@ class PackedLayout:
         cumulative = [torch.tensor([0, *lengths]).cumsum(0).to(self.device, torch.int32) for lengths in (queries, keys)]
         return torch.cat(index).to(self.device), *cumulative, max(queries), max(keys)
 
+    @cached_property
+    def flex(self) -> Any:
+        """The mask of the whole packed row, as flex_attention takes it."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        groups, parts = [], []
+        for number, (prompt, responses) in enumerate(self.groups):
+            for part, length in enumerate([prompt, *responses]):
+                groups += [number] * length
+                parts += [part] * length
+        group_S, part_S = (torch.tensor(numbers, device=self.device) for numbers in (groups, parts))
+
+        def allowed(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            own = (part_S[key] == 0) | (part_S[key] == part_S[query])
+            return (key <= query) & (group_S[key] == group_S[query]) & own
+
+        return create_block_mask(allowed, None, None, self.tokens, self.tokens, device=str(self.device))
+
 
 _layout: PackedLayout | None = None
 
@@ -118,14 +136,13 @@ def packed_attention(
             f"packed groups: attention over {tuple(query.shape)} has "
             + ("no layout" if layout is None else f"a layout of 1 x {layout.tokens} tokens")
         )
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        kernel = _flash_kernel()
-        if kernel is not None:
-            return _varlen(kernel, layout, query, key, value, dropout, scaling), None
-    return _blocks(module, layout, query, key, value, dropout, scaling), None
+    kernel = flash_kernel() if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else None
+    if kernel is not None:
+        return by_varlen(kernel, layout, query, key, value, dropout, scaling), None
+    return by_blocks(module, layout, query, key, value, dropout, scaling), None
 
 
-def _blocks(module, layout, query, key, value, dropout, scaling) -> torch.Tensor:
+def by_blocks(module, layout, query, key, value, dropout, scaling) -> torch.Tensor:
     """One call of transformers' sdpa per prompt and per response."""
     settings = {"dropout": dropout, "scaling": scaling}
     parts, start = [], 0
@@ -154,7 +171,7 @@ def _blocks(module, layout, query, key, value, dropout, scaling) -> torch.Tensor
     return torch.cat(parts, dim=1)
 
 
-def _varlen(kernel, layout, query, key, value, dropout, scaling) -> torch.Tensor:
+def by_varlen(kernel, layout, query, key, value, dropout, scaling) -> torch.Tensor:
     """One call of flash-attn's kernel for sequences of unequal lengths; a prompt's keys are repeated by index."""
     index, queries, keys, longest_query, longest_key = layout.varlen
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -172,7 +189,16 @@ def _varlen(kernel, layout, query, key, value, dropout, scaling) -> torch.Tensor
     )[None]
 
 
-def _flash_kernel() -> Any:
+def by_flex(kernel, layout, query, key, value, scaling) -> torch.Tensor:
+    """One call of torch's flex_attention (compiled, on a GPU) with a mask by blocks of the packed row; no dropout.
+
+    Not chosen by ``packed_attention`` until it has been seen to win: recipes/gpu_check measures it.
+    """
+    shared = query.shape[1] != key.shape[1]
+    return kernel(query, key, value, block_mask=layout.flex, scale=scaling, enable_gqa=shared).transpose(1, 2)
+
+
+def flash_kernel() -> Any:
     """flash-attn's varlen function, or None. From 2.1 on it aligns the causal mask at the bottom right."""
     from transformers.utils import is_flash_attn_2_available, is_flash_attn_greater_or_equal
 

@@ -27,10 +27,9 @@ from verl_twgrpo.training.engines.packing import (
     most_tokens,
     pack,
     packed_tokens,
-    row_lengths,
-    shared_prompts,
     split_to,
 )
+from verl_twgrpo.training.engines.shared_prompts import row_lengths, shared_prompts
 
 if TYPE_CHECKING:
     from verl.workers.engine.fsdp import FSDPEngineWithLMHead as _Engine  # an engine that the mixin may go before
