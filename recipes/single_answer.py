@@ -8,7 +8,6 @@ The training data of the rows "single-choice" of Tables 2 and 3 (released code: 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from verl_twgrpo.data.parquet import FrameLimits, from_row, read_rows, to_row, write_rows
 
@@ -18,10 +17,7 @@ parser.add_argument("out", help="parquet file to write")
 parser.add_argument("--force", action="store_true", help="overwrite it")
 args = parser.parse_args()
 
-names = [field.name for field in dataclasses.fields(FrameLimits)]
-items = [
-    (from_row(row), FrameLimits(**{name: row["videos"][0][name] for name in names})) for row in read_rows(args.file)
-]
+items = [(from_row(row), FrameLimits.of(row["videos"][0])) for row in read_rows(args.file)]
 single = [(item, limits) for item, limits in items if len(item.answers) == 1]
 rows = [to_row(item, index, limits, "released_single") for index, (item, limits) in enumerate(single)]
 write_rows(rows, args.out, force=args.force)

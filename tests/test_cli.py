@@ -49,7 +49,7 @@ def test_a_bad_input_is_one_sentence(capsys, tmp_path):
 def test_doctor_says_that_training_can_start(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == "training can start"
+    assert out.splitlines()[-1] == "ready: training can start"
     assert "verl-twgrpo parity MODEL" in out.splitlines()[-2]
     for name in (
         "verl ",

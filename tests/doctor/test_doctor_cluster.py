@@ -73,14 +73,24 @@ def test_the_probe_needs_nothing_of_this_package_where_it_runs():
 def test_the_screen_counts_the_nodes_to_mend():
     fit, unfit = Node("a", 8, HERE), Node("b", 8, [Finding("verl", "0.8.0", "pip install 'verl<0.10'")])
     assert screen([fit]) == (
-        ["ok node a: 8 GPUs, 2 checks", "training can start: all 1 nodes are fit, with the same versions"],
+        ["ok node a: 8 GPUs, 2 checks", "ready: all 1 nodes pass, versions match"],
         0,
     )
     lines, failed = screen([fit, unfit])
     assert failed == 1
     assert lines[1] == "!! node b: 8 GPUs, 1 checks"
     assert "-> pip install 'verl<0.10'" in lines[3]
-    assert lines[-1] == "training cannot start: 1 of 2 nodes to mend, marked !!"
+    assert lines[-1] == "not ready: 1 of 2 nodes have problems, marked !!"
+
+
+def test_for_programs_the_nodes_come_as_json(monkeypatch, capsys):
+    asked = [("a", 8.0, answer(versions=HERE)), ("b", 0.0, answer(versions=[Finding("verl", "0.8.0", "upgrade")]))]
+    monkeypatch.setattr("verl_twgrpo.doctor.cluster.ask_nodes", lambda address: asked)
+    monkeypatch.setattr("verl_twgrpo.doctor.cluster.versions", lambda: HERE)
+    assert cli.main(["doctor", "--ray", "--json"]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["name"], first["gpus"], second["name"]) == ("a", 8, "b")
+    assert second["findings"] == [{"what": "verl", "value": "0.8.0", "to_do": "upgrade"}]
 
 
 @pytest.mark.parametrize("address", ["local", "no address", "127.0.0.1:1025"])
@@ -123,4 +133,4 @@ def test_of_two_nodes_the_one_without_the_package_is_named(tmp_path):
     (unfit,) = [k for k, line in enumerate(lines) if line.startswith("!! node")]
     assert "2 GPUs" in lines[unfit]
     assert "verl_twgrpo" in lines[unfit + 1] and "not installed" in lines[unfit + 1]
-    assert lines[-1] == "training cannot start: 1 of 2 nodes to mend, marked !!"
+    assert lines[-1] == "not ready: 1 of 2 nodes have problems, marked !!"

@@ -5,20 +5,13 @@ from __future__ import annotations
 import random
 import string
 
+from verl_twgrpo.bench import reward as bench
+
 FRAME = {"coordinates": "normalised"}
 TRUTHS = {
-    "multiple_choice": "A,C",
-    "temporal_grounding": {"intervals": [[2, 4], [7.5, 9]], "duration": 20},
-    "grounded_qa": {"letters": "C", "intervals": [[2, 4], [7.5, 9]], "duration": 20},
+    **bench.TRUTHS,
     "tracking": {"boxes": [[0.1, 0.1, 0.5, 0.5], None, [0.2, 0.1, 0.6, 0.5]], **FRAME},
-    "spatial_grounding": {"boxes": [[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.8]], **FRAME},
     "numeric": {"number": 12.5, "unit": "m"},
-    "regression": 12.5,
-    "counting": 7,
-    "boolean": "yes",
-    "ordering": ["B", "A", "C"],
-    "ocr": "No parking, 8 am to 6 pm",
-    "open_ended": "A man opens the door and leaves the house.",
 }
 """One truth of every task of the package, in its documented form."""
 

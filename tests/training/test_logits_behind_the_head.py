@@ -47,7 +47,7 @@ def test_a_model_that_changes_its_logits_is_refused_by_the_setting_that_does_it(
     engine = make_engine(TWGRPOEngine, head=tmp_path)
     setting = next(key for key in MODELS[name] if key != "head_dim")
     with pytest.raises(ValueError, match=f"changes its logits behind the head .*{setting}=.* algorithm=grpo_token"):
-        infer(engine, ragged_batch, **{PASS_KEY: {"divergence": "jsd", "rows_per_chunk": 5}})
+        infer(engine, ragged_batch, **{PASS_KEY: {"divergence": "jsd", "tokens_per_chunk": 5}})
     # without a weights pass it trains
     torch.testing.assert_close(
         infer(engine, ragged_batch), infer(make_engine(FSDPEngineWithLMHead, head=tmp_path), ragged_batch)

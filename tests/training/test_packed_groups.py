@@ -121,7 +121,7 @@ def run(engine, data, packed, forward_only=False, kind=None, temperature=0.7, **
     if packed:
         tu.assign_non_tensor(data, **{PACKED_KEY: "true"})
     if kind:
-        tu.assign_non_tensor(data, **{PASS_KEY: {"divergence": kind, "rows_per_chunk": 5}})
+        tu.assign_non_tensor(data, **{PASS_KEY: {"divergence": kind, "tokens_per_chunk": 5}})
     if forward_only:
         with engine.eval_mode():
             output = engine.forward_backward_batch(data, None, forward_only=True)["model_output"]

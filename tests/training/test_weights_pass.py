@@ -19,7 +19,7 @@ def infer(engine, batch, micro_batch_size, kind=None, text=False, mixtures=None,
     """Response parts of the fields that verl's old-log-prob step returns, one tensor a row."""
     settings = SETTINGS | {"micro_batch_size_per_gpu": micro_batch_size} | extra
     if kind is not None:
-        settings[PASS_KEY] = {"divergence": kind, "rows_per_chunk": 5}
+        settings[PASS_KEY] = {"divergence": kind, "tokens_per_chunk": 5}
     settings.setdefault("use_remove_padding", False)
     data = batch.tensordict(text, **settings)
     if mixtures is not None:
@@ -207,7 +207,7 @@ def test_a_response_with_masked_tokens_inside_keeps_its_length(make_engine, ragg
         **SETTINGS,
         micro_batch_size_per_gpu=1,
         use_remove_padding=False,
-        **{PASS_KEY: {"divergence": "jsd", "rows_per_chunk": 5}},
+        **{PASS_KEY: {"divergence": "jsd", "tokens_per_chunk": 5}},
     )
     # what a tool said in the middle of the longest response
     data["response_mask"].unbind()[1][2:5] = 0

@@ -10,11 +10,12 @@ from typing import Any
 
 from verl_twgrpo.data.inversion import contradictory_options
 from verl_twgrpo.data.parquet import from_row
+from verl_twgrpo.data.prompts import template_turns
 from verl_twgrpo.data.rows import row_problem
 from verl_twgrpo.progress import progress
 from verl_twgrpo.rewards import check_gold
 from verl_twgrpo.torchvision_ops import declare_missing_ops
-from verl_twgrpo.video.cache import FrameCache
+from verl_twgrpo.video.cache import FrameCache, video_key
 from verl_twgrpo.video.decode import frame_size, prepare_video, probe
 from verl_twgrpo.video.digest import video_digests
 from verl_twgrpo.video.fill import last_failures
@@ -75,7 +76,7 @@ def check(
     looks = _look_at_videos(located, digests, unreadable, cache, image_patch_size, workers)
     for file, number, row in located:
         problems = list(_row_problems(row))
-        problems += [look for video in row["videos"] if (look := looks[_key(video)])]
+        problems += [look for video in row["videos"] if (look := looks[video_key(video)])]
         if prompt_length and not problems:
             length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
             if length > max_prompt_length:
@@ -108,20 +109,12 @@ def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...] |
     processor = AutoProcessor.from_pretrained(model)
     visual_tokens: dict[tuple[int, ...], int] = {}
 
-    def template(messages: Sequence[Mapping[str, str]]) -> str:
-        turns = []
-        for message in messages:
-            before, video, after = message["content"].partition("<video>")
-            pieces = [{"type": "text", "text": before}, {"type": "video"}, {"type": "text", "text": after}]
-            used = [piece for piece in pieces if piece.get("text", True)] if video else pieces[:1]
-            turns.append({"role": message["role"], "content": used})
-        return processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-
     def text_tokens(text: str) -> int:
         return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def length(row: Mapping[str, Any], shape: tuple[int, ...] | None) -> int:
-        text = template(row["prompt"])
+        turns = template_turns(row["prompt"])
+        text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         if shape is None:
             return text_tokens(text)
         if shape not in visual_tokens:
@@ -186,10 +179,6 @@ def _row_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "gold answer", str(error)
 
 
-def _key(video: Mapping[str, Any]) -> str:
-    return repr(sorted(video.items()))
-
-
 def _look_at_videos(
     rows: Located,
     digests: Mapping[str, str],
@@ -198,8 +187,8 @@ def _look_at_videos(
     patch_size: int,
     workers: int,
 ) -> dict[str, tuple[str, str] | None]:
-    """What is wrong with each different video of the rows, by ``_key``."""
-    videos = {_key(video): video for _, _, row in rows for video in row["videos"]}
+    """What is wrong with each different video of the rows, by ``video_key``."""
+    videos = {video_key(video): video for _, _, row in rows for video in row["videos"]}
     failures = last_failures(cache.folder) if cache is not None else {}
 
     def look(video: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -206,10 +206,7 @@ def _invert(args: argparse.Namespace) -> int:
     ensure_absent([out], args.force)
     rows, left_out = _usable_rows(args.file, args.strict)
     # each row keeps the frame limits that it was converted with
-    limits = [
-        FrameLimits(**{field.name: row["videos"][0][field.name] for field in dataclasses.fields(FrameLimits)})
-        for row in rows
-    ]
+    limits = [FrameLimits.of(row["videos"][0]) for row in rows]
     try:
         items, write_audit = _inverted([from_row(row) for row in rows], args, out)
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # one visual token of Qwen2.5-VL covers 28 x 28 pixels: 14 x 14 patches, merged 2 x 2
 TOKEN_PIXELS = 28 * 28
@@ -23,6 +25,11 @@ class FrameLimits:
     nframes: int = 16
     max_pixels: int = 128 * TOKEN_PIXELS
     min_pixels: int = 4 * TOKEN_PIXELS
+
+    @classmethod
+    def of(cls, video: Mapping[str, Any]) -> FrameLimits:
+        """Those of a row's video."""
+        return cls(video["nframes"], video["max_pixels"], video["min_pixels"])
 
     def __post_init__(self) -> None:
         if not 2 <= self.nframes <= MOST_FRAMES or self.nframes % 2:

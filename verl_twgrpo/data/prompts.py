@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from verl_twgrpo.data.schema import LETTERS, MULTIPLE_CHOICE, Item
 from verl_twgrpo.data.sources import SOURCES
@@ -143,6 +145,17 @@ def check_text(item: Item) -> None:
             text.encode()
         except UnicodeEncodeError as error:  # half a surrogate pair passes JSON
             raise ValueError(f"{name}: {text[error.start]!a} at {error.start} is no character") from None
+
+
+def template_turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Messages with ``<video>`` in their text as the chat templates of transformers take them."""
+    turns = []
+    for message in messages:
+        before, video, after = message["content"].partition("<video>")
+        pieces = [{"type": "text", "text": before}, {"type": "video"}, {"type": "text", "text": after}]
+        used = [piece for piece in pieces if piece.get("text", True)] if video else pieces[:1]
+        turns.append({"role": message["role"], "content": used})
+    return turns
 
 
 def messages(item: Item, prompt: str | None = None) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from verl_twgrpo import __version__
 from verl_twgrpo.doctor.checks import Finding, versions
@@ -28,7 +28,7 @@ class Node:
         return [finding for finding in self.findings if finding.to_do]
 
 
-def check_cluster(address: str) -> int:
+def check_cluster(address: str, as_json: bool = False) -> int:
     """Print what is missing on each alive node of the cluster at ``address`` ("auto": RAY_ADDRESS, or the one here).
 
     Returns 1 if a node could not take part in a training. Raises ``ValueError`` if no cluster runs there; it never
@@ -37,7 +37,7 @@ def check_cluster(address: str) -> int:
     here = list(versions())
     nodes = [Node(name, gpus, findings_of(answer, here, gpus)) for name, gpus, answer in ask_nodes(address)]
     lines, failed = screen(nodes)
-    print("\n".join(lines))
+    print(json.dumps([asdict(node) for node in nodes]) if as_json else "\n".join(lines))
     return 1 if failed else 0
 
 
@@ -136,7 +136,7 @@ def findings_of(answer: Mapping[str, str], here: list[Finding], gpus: float) -> 
 
 
 def screen(nodes: list[Node]) -> tuple[list[str], int]:
-    """The lines to print, and on how many nodes something is to mend."""
+    """The lines to print, and how many nodes have problems."""
     lines = []
     for node in nodes:
         mark = "!!" if node.problems else "ok"
@@ -145,9 +145,9 @@ def screen(nodes: list[Node]) -> tuple[list[str], int]:
             lines += [f"  !! {finding.what:<26} {finding.value}", f"     -> {finding.to_do}"]
     failed = sum(bool(node.problems) for node in nodes)
     if failed:
-        lines.append(f"training cannot start: {failed} of {len(nodes)} nodes to mend, marked !!")
+        lines.append(f"not ready: {failed} of {len(nodes)} nodes have problems, marked !!")
     else:
-        lines.append(f"training can start: all {len(nodes)} nodes are fit, with the same versions")
+        lines.append(f"ready: all {len(nodes)} nodes pass, versions match")
     return lines, failed
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ray:
         from verl_twgrpo.doctor.cluster import check_cluster
 
-        return check_cluster(args.ray)
+        return check_cluster(args.ray, args.json)
     found = {title: list(look()) for title, look in CHECKS.items()}
     problems = [finding for findings in found.values() for finding in findings if finding.to_do]
     if args.json:
@@ -48,5 +48,6 @@ def run(args: argparse.Namespace) -> int:
             if finding.to_do:
                 print(f"     -> {finding.to_do}")
     print("before training, per model: verl-twgrpo parity MODEL (do rollout and actor see a video alike?)")
-    print("training can start" if not problems else f"training cannot start: {len(problems)} to mend, marked !!")
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    print(f"not ready: {count}, marked !!" if problems else "ready: training can start")
     return 1 if problems else 0

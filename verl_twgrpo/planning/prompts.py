@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from verl_twgrpo.data.check import frames_shape, prompt_counter
 from verl_twgrpo.data.parquet import FrameLimits, read_rows
+from verl_twgrpo.video.cache import video_key
 
 # Qwen-VL's vision tower makes one token of two frames and of 2 x 2 patches
 FRAMES_PER_TOKEN, PATCHES_PER_SIDE = 2, 2
@@ -59,14 +60,14 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
     shapes: dict[str, tuple[int, ...] | None] = {}
     for row in tqdm(rows, desc="videos", unit="row", disable=None, leave=False):
         for video in row["videos"]:
-            shapes.setdefault(_key(video), _shape(video, patch_size))
-    tokens = [_tokens(video, shapes[_key(video)], patch_size) for row in rows for video in row["videos"]]
+            shapes.setdefault(video_key(video), _shape(video, patch_size))
+    tokens = [_tokens(video, shapes[video_key(video)], patch_size) for row in rows for video in row["videos"]]
     measured = all(shapes.values())
     longest = None
     # what an image costs nobody counts here
     if measured and model is not None and _has_processor(model) and not any(row.get("images") for row in rows):
         count = prompt_counter(str(model))
-        longest = max(count(row, shapes[_key(row["videos"][0])] if row["videos"] else None) for row in rows)
+        longest = max(count(row, shapes[video_key(row["videos"][0])] if row["videos"] else None) for row in rows)
     return PromptCost(len(rows), (min(tokens, default=0), max(tokens, default=0)), measured, longest)
 
 
@@ -94,17 +95,13 @@ def _rows(file: str) -> list[dict[str, Any]]:
     return [{**row, "videos": []} for row in rows]
 
 
-def _key(video: Mapping[str, Any]) -> str:
-    return repr(sorted(video.items()))
-
-
 def _shape(video: Mapping[str, Any], patch_size: int) -> tuple[int, ...] | None:
     return frames_shape(video, None, patch_size) if os.path.isfile(video["video"]) else None
 
 
 def _tokens(video: Mapping[str, Any], shape: tuple[int, ...] | None, patch_size: int) -> int:
     if shape is None:
-        return most_video_tokens(FrameLimits(video["nframes"], video["max_pixels"], video["min_pixels"]), patch_size)
+        return most_video_tokens(FrameLimits.of(video), patch_size)
     return video_tokens(shape[0], shape[2], shape[3], patch_size)
 
 

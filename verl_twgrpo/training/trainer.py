@@ -128,7 +128,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
                 _store(batch, TensorDict({MIXTURE: torch.tensor(mixtures)}, batch_size=len(mixtures)))
             batch.extra_info[PASS_KEY] = {
                 "divergence": weighting.divergence,
-                "rows_per_chunk": self.tw_grpo.tokens_per_chunk,
+                "tokens_per_chunk": self.tw_grpo.tokens_per_chunk,
             }
             try:
                 batch = super()._compute_old_log_prob(batch, metrics)

@@ -20,6 +20,11 @@ from verl_twgrpo.video.digest import known_digest
 Frames = tuple[torch.Tensor, dict[str, Any]]
 
 
+def video_key(video: Mapping[str, Any]) -> str:
+    """The same for the same video sampled in the same way: a key to look each up once."""
+    return repr(sorted(video.items()))
+
+
 class FrameCache:
     """Frames by content of the video file, sampling and pixel limits: a moved video is found, a changed one is not.
 
@@ -53,7 +58,7 @@ class FrameCache:
         found, seen = [], {}
         for number, row in enumerate(rows):
             for video in row["videos"]:
-                key = repr(sorted(video.items()))
+                key = video_key(video)
                 if key not in seen:
                     try:
                         seen[key] = "" if video in self else self._absent(video)

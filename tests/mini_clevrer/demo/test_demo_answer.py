@@ -6,6 +6,7 @@ import pytest
 
 from verl_twgrpo import cli
 from verl_twgrpo.data.parquet import read_rows, write_parquet
+from verl_twgrpo.data.prompts import template_turns
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.demo import answer
 
@@ -42,10 +43,10 @@ def test_a_row_that_is_not_there_is_one_sentence(questions, capsys):
 
 
 def test_the_video_stands_where_the_prompt_has_it(questions):
-    (turn,) = answer.chat(read_rows(questions)[0]["prompt"])
+    (turn,) = template_turns(read_rows(questions)[0]["prompt"])
     assert turn["content"][0] == {"type": "video"}
     assert turn["content"][1]["text"].startswith("What now?")
-    (turn,) = answer.chat([{"role": "user", "content": "See <video> and say"}])
+    (turn,) = template_turns([{"role": "user", "content": "See <video> and say"}])
     assert [piece["type"] for piece in turn["content"]] == ["text", "video", "text"]
-    (turn,) = answer.chat([{"role": "system", "content": "Be brief."}])
+    (turn,) = template_turns([{"role": "system", "content": "Be brief."}])
     assert turn["content"] == [{"type": "text", "text": "Be brief."}]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_twgrpo.data.parquet import read_rows
+from verl_twgrpo.data.prompts import template_turns
 from verl_twgrpo.rewards import compute_score
 
 
@@ -52,7 +53,7 @@ def greedy_answer(model: str, row: Mapping[str, Any], max_tokens: int) -> str:
         # GiB; vLLM takes half of the memory otherwise
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     processor = AutoProcessor.from_pretrained(model)
-    prompt = processor.apply_chat_template(chat(row["prompt"]), add_generation_prompt=True, tokenize=False)
+    prompt = processor.apply_chat_template(template_turns(row["prompt"]), add_generation_prompt=True, tokenize=False)
     frames, metadata = prepare_video(row["videos"][0], processor.video_processor.patch_size)
     as_sampled = {"do_sample_frames": False}
     inputs = processor(text=[prompt], videos=[frames], video_metadata=[metadata], **as_sampled)
@@ -71,14 +72,3 @@ def greedy_answer(model: str, row: Mapping[str, Any], max_tokens: int) -> str:
     request = {"prompt": prompt, "multi_modal_data": videos, "mm_processor_kwargs": as_sampled}
     (answer,) = engine.generate(request, SamplingParams(temperature=0.0, max_tokens=max_tokens), use_tqdm=False)
     return answer.outputs[0].text
-
-
-def chat(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Messages with ``<video>`` in their text as the chat templates of transformers take them."""
-    turns = []
-    for message in messages:
-        before, video, after = message["content"].partition("<video>")
-        pieces = [{"type": "text", "text": before}, {"type": "video"}, {"type": "text", "text": after}]
-        used = [piece for piece in pieces if piece.get("text", video)]
-        turns.append({"role": message["role"], "content": used})
-    return turns

@@ -28,7 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from verl_twgrpo.data.prompts import PROMPTS, prompt_name
+from verl_twgrpo.data.prompts import PROMPTS, prompt_name, template_turns
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
 from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw, shown
@@ -120,8 +120,8 @@ class Examples(Dataset):
 
 def prompt_text(processor: Qwen2_5_VLProcessor, text: str) -> str:
     """A user turn of a video and ``text``, up to where the response begins."""
-    content = [{"type": "video"}, {"type": "text", "text": text}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    turns = template_turns([{"role": "user", "content": "<video>" + text}])
+    return processor.apply_chat_template(turns, add_generation_prompt=True)
 
 
 def model_inputs(processor: Qwen2_5_VLProcessor, texts: list[str], videos: list[np.ndarray]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class GroupPass:
 
     Args:
         group_of_row: the group id of every row of this rank's batch, padding rows left out.
-        kind, temperature, rows_per_chunk, log_prob_dtype: as in ``chunked_group_divergence``.
+        kind, temperature, tokens_per_chunk, log_prob_dtype: as in ``chunked_group_divergence``.
         sharing: ranks that all have the same rows, as those of a Ulysses group: each runs a part of the positions.
     """
 
@@ -45,7 +45,7 @@ class GroupPass:
         group_of_row: Sequence[str],
         kind: str,
         temperature: float,
-        rows_per_chunk: int | None = None,
+        tokens_per_chunk: int | None = None,
         log_prob_dtype: torch.dtype | None = None,
         sharing: ProcessGroup | None = None,
     ) -> None:
@@ -54,7 +54,7 @@ class GroupPass:
         self._settings = {
             "kind": kind,
             "temperature": temperature,
-            "rows_per_chunk": rows_per_chunk,
+            "tokens_per_chunk": tokens_per_chunk,
             "log_prob_dtype": log_prob_dtype,
         }
         self._sharing = sharing

@@ -77,7 +77,7 @@ class HeadPassMixin(_Engine):
             groups,
             kind=settings["divergence"],
             temperature=float(data["temperature"]),
-            rows_per_chunk=settings["rows_per_chunk"],
+            tokens_per_chunk=settings.get("tokens_per_chunk"),
             log_prob_dtype=self._rounding_of_logits(),
             sharing=self._sequence_parallel_group(),
         )
