@@ -180,3 +180,11 @@ def test_paths_that_climb_out_of_the_folder_stay_inside(tmp_path):
 def test_a_missing_video_folder_is_named(tmp_path):
     with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
         VideoFolder(tmp_path / "nowhere")
+
+
+def test_a_mistyped_name_in_a_folder_that_is_there_is_no_hub_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
+    (tmp_path / "annotations").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="annotations/trian: no such annotation file"):
+        list(read_annotations("annotations/trian", "train"))

@@ -29,7 +29,8 @@ def read_annotations(annotations: str, split: str) -> Iterator[tuple[str, dict[s
     if path.is_file():
         rows = _READERS.get(path.suffix.lower(), _unknown)(path)
         where = str(path)
-    elif path.suffix or path.exists() or annotations.count("/") != 1:
+    # a name in a folder that is there is a slip, which the hub would take half a minute to say
+    elif path.suffix or path.exists() or annotations.count("/") != 1 or path.parent.is_dir():
         raise FileNotFoundError(f"{annotations}: no such annotation file")
     else:
         rows = _read_hub(annotations, split)

@@ -67,3 +67,14 @@ def test_a_part_that_was_not_finished_is_made_again(prepared, tmp_path):
     assert len(read_parquet(tmp_path / "data" / "train.parquet")) == 4
     assert stamps(tmp_path / "model") == model
     assert json.loads((tmp_path / "data.json").read_text())["train"] == 4
+
+
+def test_videos_of_another_seed_do_not_stay_beside_the_new_ones(tmp_path):
+    from verl_twgrpo.mini_clevrer.world import shown
+
+    for seed in (0, 1):
+        command.make_data(tmp_path, {"train": 2, "validation": 1, "seed": seed}, shown.generate)
+        named = {
+            item.video for split in ("train", "validation") for item in read_parquet(tmp_path / f"{split}.parquet")
+        }
+        assert {str(path) for path in tmp_path.rglob("*.mp4")} == named and len(named) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from verl_twgrpo import cli
 from verl_twgrpo.mini_clevrer.demo.table import before_and_after, sparkline, step_table
 
 
@@ -40,3 +41,10 @@ def test_the_last_line_of_the_table_has_the_courses():
     scalars = {"training/global_step": {1: 1, 2: 2}, "critic/rewards/mean": {1: 0.5, 2: 0.9}}
     lines = step_table(scalars).splitlines()
     assert lines[-1].split() == ["▁█"]
+
+
+def test_a_folder_without_metrics_is_no_run(tmp_path, capsys):
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.1").write_bytes(bytes(range(256)))
+    assert cli.main(["demo", "table", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no metrics in its tensorboard/" in capsys.readouterr().err

@@ -37,8 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, what became of the held-out questions, and what the run wrote."""
+    """Print the table, what became of the held-out questions, and what the run wrote.
+
+    Raises ``ValueError`` for a folder without logged metrics.
+    """
     scalars = read_scalars(args.run_dir / "tensorboard")
+    if not scalars:
+        raise ValueError(f"{args.run_dir}: no metrics in its tensorboard/; give the folder of a run that made steps")
     print(step_table(scalars))
     print()
     print("\n".join(before_and_after(args.run_dir / "validation")))
