@@ -12,7 +12,7 @@ from verl_twgrpo.report.reading import read_runs
 from verl_twgrpo.report.site import build
 from verl_twgrpo.report.site.sampling import Sample, plan_sample, shown_groups, shown_steps
 from verl_twgrpo.report.site.script import rounded, write_call
-from verl_twgrpo.report.site.settings import read_settings
+from verl_twgrpo.report.site.settings import differences, read_settings
 
 from .dumps import MARKUP, two_runs, write_groups, write_run_settings
 
@@ -101,6 +101,13 @@ def test_the_settings_beside_the_dumps_have_no_keys_of_services(tmp_path):
     write_run_settings(tmp_path, algorithm__tw_grpo__alpha=0.7)
     assert "secret" not in (tmp_path / "tw_grpo" / "settings.yaml").read_text()
     assert read_settings(tmp_path) == {"algorithm.tw_grpo.alpha": 0.7}
+
+
+def test_only_runs_that_wrote_their_settings_are_compared():
+    assert differences([{"a": 1, "b": 2}, {}, {"a": 1, "b": 3, "c": 4}]) == [
+        ("b", ["2", "?", "3"]),
+        ("c", ["not set", "?", "4"]),
+    ]
 
 
 def test_settings_that_were_written_by_half_are_none(tmp_path):

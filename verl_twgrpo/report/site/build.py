@@ -33,8 +33,8 @@ STYLES = ("vendor/uPlot.min.css", "static/style.css")
 LICENCE = "vendor/uPlot.LICENSE"
 
 MB = 1_000_000
-# together below 60 MB, with 4 MB for everything else
-GROUPS_BUDGET, FRAMES_BUDGET, TEXTS_BUDGET = 32 * MB, 16 * MB, 8 * MB
+# together below 60 MB; more groups would be more than twenty seconds of writing
+GROUPS_BUDGET, FRAMES_BUDGET, TEXTS_BUDGET = 20 * MB, 16 * MB, 8 * MB
 
 
 class Site:

@@ -27,6 +27,8 @@ OPTIONAL = ("data_source", "question", "task", "scores", "advantage", "rollout_l
 KNOWN = {*TOKEN_COLUMNS, *OPTIONAL, "step", "token_ids"}
 VIEW = "log_probs_"
 """What the columns of passes over altered videos are called: ``log_probs_{view}``."""
+SAID_ALREADY = ("score", "acc")
+"""The reward, and verl's name for the accuracy."""
 LONGEST_ANSWER = 60
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
@@ -120,7 +122,9 @@ def _response(row: Mapping[str, Any], task: str, signals: Mapping[str, Any]) -> 
         "answer": answer,
         "parsed": parsed and answer is not None,
         "verdict": verdict(accuracy, soft),
-        "scores": {name: _number(value) for name, value in scores.items() if value is not None},
+        "scores": {
+            name: _number(value) for name, value in scores.items() if value is not None and name not in SAID_ALREADY
+        },
         "advantage": _number(np.mean(row["advantage"])) if row.get("advantage") else None,
     }
 
@@ -161,11 +165,7 @@ def _signals(rows: Sequence[Mapping[str, Any]], further: Iterable[str]) -> dict[
             ]
         else:
             columns[name] = values
-    return {
-        name: [None if value is None else _compact(value) for value in values]
-        for name, values in columns.items()
-        if any(value is not None for value in values)
-    }
+    return {name: _compact(values) for name, values in columns.items() if any(value is not None for value in values)}
 
 
 def _difference(log_probs: Sequence[float], other: Any, absolute: bool = False) -> Any:
@@ -183,13 +183,23 @@ def _by_position(values: Sequence[Any]) -> list[float | None] | None:
     return longest if all(value == longest[: len(value)] for value in values) else None
 
 
-def _compact(values: Any) -> Any:
-    near = rounded(values)
-    return near[0] if near and near.count(near[0]) == len(near) else near
+def _compact(values: Sequence[Any]) -> list[Any]:
+    """Rounded, all at once: a call for each response would take most of the time of a long run's page."""
+    near = rounded([number for value in values if value is not None for number in value])
+    found: list[Any] = []
+    start = 0
+    for value in values:
+        if value is None:
+            found.append(None)
+            continue
+        one = near[start : start + len(value)]
+        start += len(value)
+        found.append(one[0] if one and one.count(one[0]) == len(one) else one)
+    return found
 
 
 def _number(value: Any) -> float | None:
-    return rounded([value], 4)[0] if value is not None and math.isfinite(value) else None
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
 
 
 def _question_of(prompt: str | None) -> str:

@@ -33,13 +33,16 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Name and value by run of every setting in which the runs differ; "not set" where a run has none."""
-    names = sorted({name for one in settings for name in one})
+    """Name and value by run of every setting in which the runs differ; "not set" where a run has none of that name.
+
+    Runs that wrote no settings at all have "?", and are not compared.
+    """
     rows = []
-    for name in names:
-        values = [str(one[name]) if name in one else "not set" for one in settings]
-        if len(set(values)) > 1:
-            rows.append((name, values))
+    for name in sorted({name for one in settings for name in one}):
+        known = [str(one[name]) if name in one else "not set" for one in settings if one]
+        if len(set(known)) > 1:
+            values = iter(known)
+            rows.append((name, [next(values) if one else "?" for one in settings]))
     return rows
 
 
