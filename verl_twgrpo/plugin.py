@@ -46,7 +46,7 @@ def register_agent_loop(_: ModuleType) -> None:
 def check_before_training(config_module: ModuleType) -> None:
     """Our checks run before verl's ``validate_config``, that is, on the driver before Ray starts.
 
-    It is also where the driver learns that it has last words to say if the run fails.
+    It also gives the driver its exit summary of a failed run.
     """
 
     def check(wrapped, instance, args, kwargs):

@@ -18,7 +18,7 @@ def group_normalised_advantage(
     nothing: advantage 0, whatever eps is.
 
     Args:
-        rewards_B: one reward a response.
+        rewards_B: one reward per response.
         group_ids: which group each response belongs to, in any order.
 
     Returns:

@@ -295,7 +295,7 @@ def _negative_entropy_of_mixture(block: Block, rows: int) -> torch.Tensor:
 def _entropy_gap(negative_entropy_P: torch.Tensor, block: Block, rows: int) -> torch.Tensor:
     """rows H(m) - sum_i H(p_i) over the k live responses and rows - k uniform ones, m the mean of all of them.
 
-    It is the sum of their KL to m. Rounding can take the difference below 0 by some 1e-6 a response: cut off there.
+    It is the sum of their KL to m. Rounding can take the difference below 0 by some 1e-6 per response: cut off there.
     """
     ended = rows - block.k
     # an ended response has entropy ln V

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Videos, and how a step uses them."""
     parser.add_argument("videos", nargs="+", type=Path, help="mp4 files, one a prompt")
-    parser.add_argument("--rollouts", type=int, default=8, help="rollouts a prompt (n)")
-    parser.add_argument("--frames", type=int, default=16, help="frames a video")
+    parser.add_argument("--rollouts", type=int, default=8, help="rollouts per prompt (n)")
+    parser.add_argument("--frames", type=int, default=16, help="frames per video")
     parser.add_argument("--max-pixels", type=int, default=128 * 28 * 28, help="pixels a frame")
     parser.add_argument("--repeat", type=int, default=3, help="steps to time; the best counts")
 
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(prompts)} prompts x {args.rollouts} rollouts, {args.frames} frames of at most {args.max_pixels} pixels"
     )
-    print(f"stock verl       {stock:8.3f} s a step")
-    print(f"prepared frames  {ours:8.3f} s a step")
+    print(f"stock verl       {stock:8.3f} s per step")
+    print(f"prepared frames  {ours:8.3f} s per step")
     print(f"ratio            {stock / ours:8.1f}")
     return 0
 

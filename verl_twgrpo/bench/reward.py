@@ -1,4 +1,4 @@
-"""``verl-twgrpo bench reward``: rollouts a second that one reward worker scores, on a corpus that it makes itself.
+"""``verl-twgrpo bench reward``: rollouts per second that one reward worker scores, on a corpus that it makes itself.
 
 And for every task how long a megabyte of the worst text takes: a response that never ends must not hold up a step.
 """
@@ -129,7 +129,7 @@ def worker_pass(corpus: list[dict[str, Any]]) -> Callable[[], None]:
 
 
 def measure(one_pass: Callable[[], object], n_rollouts: int) -> list[float]:
-    """Rollouts a second of each of ``PASSES`` passes after one warm-up, lowest first."""
+    """Rollouts per second of each of ``PASSES`` passes after one warm-up, lowest first."""
     one_pass()
     rates = []
     for _ in range(PASSES):

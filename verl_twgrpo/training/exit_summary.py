@@ -1,4 +1,4 @@
-"""A run that dies says where its dumps and its last whole checkpoint are, and how it goes on."""
+"""The exit summary of a failed run: its dumps, its last whole checkpoint, and the command that resumes."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def spread_metrics(rewards_B: torch.Tensor, group_of_row: Sequence[str | None]) 
     """Spread of rewards within groups: mean standard deviation, and the share of groups that have none (no gradient).
 
     Args:
-        rewards_B: one reward a response.
+        rewards_B: one reward per response.
         group_of_row: its group; None for padding rows.
     """
     by_group = {group: rewards_B[rows].tolist() for group, rows in rows_by_group(group_of_row).items()}

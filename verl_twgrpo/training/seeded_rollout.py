@@ -17,7 +17,7 @@ from verl_twgrpo.training.settings import SEEDED_LOOP
 
 @register(SEEDED_LOOP)
 class SeededSingleTurnAgentLoop(SingleTurnAgentLoop):
-    """verl's single-turn loop with a seed a response (verl/experimental/agent_loop/single_turn_agent_loop.py)."""
+    """verl's single-turn loop with a seed per response (verl/experimental/agent_loop/single_turn_agent_loop.py)."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """One response; ``rollout.seed``, the step, the prompt's index and the response's number make its seed."""

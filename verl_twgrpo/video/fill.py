@@ -89,7 +89,7 @@ def prepare_all(
     strict: bool = False,
     **how: bool,
 ) -> list[Decoded]:
-    """One result a video, in the given order; ``workers`` threads here, or with ``ray`` as many tasks as it has CPUs.
+    """One result per video, in the given order; ``workers`` threads here, or with ``ray`` as many tasks as it has CPUs.
 
     The folder has to be one that every machine of the Ray cluster sees. What a run that was stopped has finished is
     not done again. ``how``: keep_corrupt and again, as ``prepare`` takes them. With ``strict`` the first video that

@@ -36,7 +36,7 @@ PANELS = (
     ("response_length", 1, "Response length, tokens"),
 )
 WINDOWS = 10
-"""A curve is a running mean over one step in so many: few rollouts a step make raw values unreadable."""
+"""A curve is a running mean over one step in so many: few rollouts per step make raw values unreadable."""
 
 TITLES = dict(
     zip(KINDS, ("One true option", "Several true options", "All questions", "Differs from observed"), strict=True)

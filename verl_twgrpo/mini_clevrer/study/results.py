@@ -32,7 +32,7 @@ class RunRow:
 def write_results(root: Path, out: Path) -> list[Path]:
     """Write every table and figure for which ``root/runs`` has data to ``out``; the paths that were written.
 
-    CSV files: fractions of one, seconds, six digits; an empty cell is a value that nobody has. Files of an earlier
+    CSV files: fractions of one, seconds, six digits; empty cells are missing values. Files of an earlier
     call are replaced, or removed where the data for them is gone.
     Raises ``ValueError`` or ``FileNotFoundError`` naming a file of the study that is missing or damaged.
     """
