@@ -136,7 +136,7 @@ def row_lengths(lengths_G: Sequence[int] | torch.Tensor) -> list[int]:
     """
     lengths = [int(n) for n in (lengths_G.tolist() if isinstance(lengths_G, torch.Tensor) else lengths_G)]
     if not lengths:
-        raise ValueError("divergence: the group has no rows, give the length of each of its responses")
+        raise ValueError("divergence: the group has no responses, give the length of each")
     if min(lengths) < 0:
         raise ValueError(f"divergence: row {lengths.index(min(lengths))} has negative length {min(lengths)}")
     return lengths

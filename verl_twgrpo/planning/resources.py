@@ -58,7 +58,7 @@ def checkpoint_bytes(sizes: ModelSizes, dtype: str | None, contents: list[str]) 
 
 
 def pixel_bytes(rows: int, tokens: int, patch_size: int) -> int:
-    """The processor's pixel values of ``rows`` rows, float32: four patches per token, two frames and three colours each.
+    """The processor's pixel values of ``rows`` rows, float32: four patches per token, two frames, three colours.
 
     verl keeps them in TransferQueue, on the host, for every response of a batch (trainer/ppo/v1/agent_loop_tq.py).
     """

@@ -10,11 +10,11 @@ import hashlib
 import html
 import math
 from collections.abc import Sequence
+from importlib.resources import files
 
 from verl_twgrpo.rewards import parse_answer, read_truth, soft_reward
 from verl_twgrpo.rewards.answers import LETTERS
 
-from .heatmap_page import PAGE, SCRIPT, STYLE
 from .reading import Group, Response, Run, TokenGroup
 from .series import spread
 
@@ -40,16 +40,25 @@ def heat_map(groups: Sequence[TokenGroup], command: str) -> str:
     """
     weights = [weight for group in groups for response in group.responses for weight in response.weight]
     scale = max((abs(weight - 1) for weight in weights if math.isfinite(weight)), default=0.0)
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    static = files(__package__) / "static"
+    script, style = ((static / name).read_text("utf-8") for name in ("heatmap.js", "heatmap.css"))
+    # the template starts a line between the tag and the script, which counts
+    digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     several = len({group.run for group in groups}) > 1
     links = "".join(
         f'<a href="#g{number}">{_text(f"{group.run} · " if several else "")}step {group.step}</a>'
         for number, group in enumerate(groups)
     )
-    return PAGE.format(
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # every value is escaped where it is made; a template that escaped again would show the marks
+    pages = Environment(
+        loader=PackageLoader(__package__, "static"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return pages.get_template("heatmap.html.j2").render(
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'",
-        style=STYLE,
-        script=SCRIPT,
+        style=style,
+        script=script,
         links=links if len(groups) > 1 else "",
         low=f"{1 - scale if any(weight < 1 for weight in weights) else 1:.2f}",
         high=f"{1 + scale:.2f}",
