@@ -290,6 +290,12 @@ def test_token_level_grpo_needs_no_weights_pass(good):
     check(*good, "trainer.v1.trainer_mode=sync")
 
 
+def test_the_demos_recipe_says_what_makes_its_checkpoint(good):
+    data = [override for override in good if override.startswith("data.")]
+    with pytest.raises(ValueError, match=r"/no/demo/model: no such folder; `verl-twgrpo demo prepare --out /no/demo`"):
+        check("recipe=demo_cpu", "demo_dir=/no/demo", *data, "data.train_batch_size=8")
+
+
 def test_a_hub_name_is_left_to_the_hub(good):
     check(*good, "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-7B-Instruct")
 

@@ -23,7 +23,13 @@ def check_checkpoint(config: DictConfig) -> None:
                 f"actor_rollout_ref.model.path={path}: no config.json in it; give a folder that save_pretrained wrote"
             )
     elif "://" not in path and not _looks_like_hub_name(path):
-        raise ValueError(f"actor_rollout_ref.model.path={path}: no such folder; give a checkpoint or a hub name")
+        demo = config.get("demo_dir") and folder == Path(config.demo_dir) / "model"
+        what = (
+            f"`verl-twgrpo demo prepare --out {config.demo_dir}` makes it"
+            if demo
+            else "give a checkpoint or a hub name"
+        )
+        raise ValueError(f"actor_rollout_ref.model.path={path}: no such folder; {what}")
 
 
 def _looks_like_hub_name(path: str) -> bool:
