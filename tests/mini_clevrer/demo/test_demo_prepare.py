@@ -78,3 +78,20 @@ def test_videos_of_another_seed_do_not_stay_beside_the_new_ones(tmp_path):
             item.video for split in ("train", "validation") for item in read_parquet(tmp_path / f"{split}.parquet")
         }
         assert {str(path) for path in tmp_path.rglob("*.mp4")} == named and len(named) == 3
+
+
+def test_questions_of_other_tasks_with_a_model_that_knows_their_words(tmp_path):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = ["--tasks", "--train=2", "--validation=2", "--moment-steps=1", f"--out={tmp_path}"]
+    assert command.run(parser.parse_args(words)) == 0
+    assert [item.task for item in read_parquet(tmp_path / "data" / "train.parquet")] == [
+        "temporal_grounding",
+        "counting",
+    ]
+    assert (
+        "How many pairs of objects meet?"
+        in json.loads((tmp_path / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+    )
+    with pytest.raises(ValueError, match=r"data was made with other settings"):
+        prepare(tmp_path, train=2)

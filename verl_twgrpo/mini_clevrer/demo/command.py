@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shown-steps", type=int, default=350, help="warm start: steps that teach to see and to answer"
     )
     parser.add_argument("--slip-steps", type=int, default=60, help="warm start: steps that teach to do it carelessly")
+    parser.add_argument(
+        "--tasks", action="store_true", help="questions of other tasks: when do two objects meet, how many pairs do"
+    )
+    parser.add_argument(
+        "--moment-steps", type=int, default=400, help="with --tasks: steps of the warm start (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of worlds, weights and warm start")
     parser.add_argument("--data-only", action="store_true", help="questions and videos without the checkpoint")
 
@@ -34,16 +40,24 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ``ValueError`` if a part is there that was made with other settings.
     """
-    from verl_twgrpo.mini_clevrer.world import shown
+    from verl_twgrpo.mini_clevrer.world import moments, shown
 
     data = {split: getattr(args, split) for split in SPLITS} | {"seed": args.seed}
-    once(args.out, "data", data, lambda folder: make_data(folder, data, shown.generate))
+    generate = moments.generate if args.tasks else shown.generate
+    # as before for the demo's own questions, whose record names no kind
+    record = data | {"questions": "tasks"} if args.tasks else data
+    once(args.out, "data", record, lambda folder: make_data(folder, data, generate))
     if args.data_only:
         return 0
-    from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
+    from verl_twgrpo.mini_clevrer.model.tokenizer import task_phrases
+    from verl_twgrpo.mini_clevrer.model.warm_start import MomentsStart, WarmStart
 
     plan = WarmStart(shown_steps=args.shown_steps, slip_steps=args.slip_steps, worlds=0, seed=args.seed)
-    once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan))
+    phrases: tuple[str, ...] = ()
+    if args.tasks:
+        plan = MomentsStart(moment_steps=args.moment_steps, worlds=0, seed=args.seed)
+        phrases = task_phrases()
+    once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan, phrases))
     return 0
 
 
@@ -85,15 +99,15 @@ def make_data(folder: Path, settings: dict[str, int], generate: Callable[..., li
         print(f"{path}: {len(items)} questions, {dropped} without a true option dropped", flush=True)
 
 
-def make_model(folder: Path, plan: Any) -> None:
-    """A checkpoint of the tiny model after its warm start (a ``WarmStart``)."""
+def make_model(folder: Path, plan: Any, phrases: Sequence[str] = ()) -> None:
+    """A checkpoint of the tiny model after its warm start (a ``WarmStart``); ``phrases`` are tokens of their own."""
     from transformers.utils import logging
 
     from verl_twgrpo.mini_clevrer.model.checkpoint import build_model, build_processor, write_checkpoint
     from verl_twgrpo.mini_clevrer.model.warm_start import warm_start
 
     logging.disable_progress_bar()
-    processor = build_processor()
+    processor = build_processor(phrases)
     model = build_model(processor, plan.seed)
     print(f"{folder}: warm start of {model.num_parameters() / 1e6:.2f} million parameters", flush=True)
     warm_start(model, processor, plan, report=lambda line: print(line, flush=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,8 +32,8 @@ TOKENS_PER_SECOND = 2
 TOKEN_PIXELS = (PATCH * MERGE) ** 2
 
 
-def build_processor() -> Qwen2_5_VLProcessor:
-    """Tokenizer, image and video processor, in the sizes of the model."""
+def build_processor(phrases: Sequence[str] = ()) -> Qwen2_5_VLProcessor:
+    """Tokenizer, image and video processor, in the sizes of the model; ``phrases`` are one token each, too."""
 
     def sizes() -> dict:
         return {
@@ -42,7 +43,7 @@ def build_processor() -> Qwen2_5_VLProcessor:
             "merge_size": MERGE,
         }
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(phrases)
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**sizes()),
         tokenizer=tokenizer,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.schema import LETTERS
-from verl_twgrpo.mini_clevrer.world import physics, questions, shown, thoughts
+from verl_twgrpo.mini_clevrer.world import moments, physics, questions, shown, thoughts
 
 PAD, END_OF_TURN, UNKNOWN = "<|endoftext|>", "<|im_end|>", "<|unknown|>"
 VIDEO_PAD, IMAGE_PAD = "<|video_pad|>", "<|image_pad|>"
@@ -49,9 +50,16 @@ def phrases() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer: special tokens, then phrases, then single characters; text round-trips exactly."""
-    whole = phrases()
+def task_phrases() -> tuple[str, ...]:
+    """What is one token besides in the questions of other tasks (``world/moments.py``), and in their prompts."""
+    prompts = [PROMPTS[task].layout for task in ("temporal_grounding", "counting")]
+    pieces = [piece for layout in prompts for piece in re.split(r"\{\w*\}|(</?\w+>)", layout) if piece]
+    return tuple(dict.fromkeys((*moments.PHRASES, *(piece for piece in pieces if len(piece) > 1))))
+
+
+def build_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """The tokenizer: special tokens, then phrases and ``more`` of them, then characters; text round-trips exactly."""
+    whole = tuple(dict.fromkeys((*phrases(), *more)))
     vocabulary = {token: k for k, token in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *whole, *string.printable)))}
     longest_first = "|".join(re.escape(phrase) for phrase in sorted(whole, key=len, reverse=True))
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

@@ -5,6 +5,8 @@ verdicts; "plain" (not in the demo, which is short) has verdicts only, all worde
 where objects end; "verdicts" describes few or none, in varied wording. The RL run starts from the last: its responses
 differ in length, and the model is unsure enough for groups to have a spread. Half of all questions are counterfactual.
 
+"Moments" is for questions of other tasks (``world/moments.py``), carelessly answered from the start.
+
 The demo has two stages of its own, on the easy questions of ``world/shown.py``: "shown" teaches the model to see and to
 answer, "slips" to do both carelessly, so that there is something left to learn for RL.
 """
@@ -31,7 +33,7 @@ from transformers import (
 from verl_twgrpo.data.prompts import PROMPTS, prompt_name, template_turns
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
-from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw, shown
+from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw, moments, shown
 from verl_twgrpo.mini_clevrer.world.physics import disguise
 from verl_twgrpo.mini_clevrer.world.questions import draw_question
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, frames
@@ -69,11 +71,32 @@ class WarmStart:
     seed: int = 0
     difficulty: Difficulty = field(default_factory=Difficulty)
 
+    def stages(self) -> dict[str, int]:
+        """Steps of every stage, in the order in which they run."""
+        return {
+            PERCEPTION: self.perception_steps,
+            PLAIN: self.plain_steps,
+            VERDICTS: self.verdict_steps,
+            SHOWN: self.shown_steps,
+            SLIPS: self.slip_steps,
+        }
 
-# The stages, in the order in which they run.
+
+@dataclass(frozen=True)
+class MomentsStart(WarmStart):
+    """On questions of other tasks alone; an answer is any other with chance ``slips``."""
+
+    moment_steps: int = 0
+
+    def stages(self) -> dict[str, int]:
+        """Steps of every stage, in the order in which they run."""
+        return {**super().stages(), MOMENTS: self.moment_steps}
+
+
 PERCEPTION, PLAIN, VERDICTS, SHOWN, SLIPS = "perception", "plain", "verdicts", "shown", "slips"
-# What tells their random numbers apart.
-_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2, SHOWN: 3, SLIPS: 4}
+MOMENTS = "moments"
+# What tells the stages' random numbers apart.
+_STREAMS = {PERCEPTION: 0, VERDICTS: 1, PLAIN: 2, SHOWN: 3, SLIPS: 4, MOMENTS: 5}
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,10 @@ class Examples(Dataset):
             noise = {"slips": plan.slips, "untagged": plan.untagged} if self.stage == SLIPS else {}
             text = shown.response(rng, drawn, **noise)
             return self._example(drawn.world, shown.to_item(drawn, str(index), "warm_start", "not written"), text)
+        if self.stage == MOMENTS:
+            moment = moments.draw(rng, counting=index % 2 == 1)
+            text = moments.response(rng, moment, slips=plan.slips)
+            return self._example(moment.world, moments.to_item(moment, str(index), "warm_start", "not written"), text)
         while True:
             world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])
             question = draw_question(rng, world, plan.difficulty.options, counterfactual=bool(rng.random() < 0.5))
@@ -189,10 +216,8 @@ def warm_start(
     """Train ``model`` in place, on the CPU."""
     worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
     padding_side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "right"
-    stages = {PERCEPTION: plan.perception_steps, PLAIN: plan.plain_steps, VERDICTS: plan.verdict_steps}
-    stages |= {SHOWN: plan.shown_steps, SLIPS: plan.slip_steps}
     with tempfile.TemporaryDirectory() as folder:
-        for stage, steps in stages.items():
+        for stage, steps in plan.stages().items():
             if not steps:
                 continue
             arguments = TrainingArguments(
