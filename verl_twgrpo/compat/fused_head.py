@@ -117,4 +117,5 @@ WORKAROUND = Workaround(
     apply=compute_inside_the_head,
     because="its fused kernels go past the head's call: FSDP2 neither gathers an untied head nor reduces its gradient",
     versions="verl==0.9.1",
+    link="patches/0009-fused-head.patch",
 )
