@@ -13,7 +13,7 @@ import numpy as np
 from verl_twgrpo.files import atomic_write
 
 # "<" ends a script where "</script>" or "<!--" follows; the two separators are line ends in older JavaScript only
-_ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def write_call(path: Path, function: str, *arguments: Any) -> int:
@@ -21,8 +21,10 @@ def write_call(path: Path, function: str, *arguments: Any) -> int:
     written = ",".join(
         json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for value in arguments
     )
+    for character, escape in _ESCAPED.items():
+        written = written.replace(character, escape)
     # a lone surrogate, which a tokenizer's half character can become, is no UTF-8
-    text = f"Report.{function}({written.translate(_ESCAPED)});\n".encode("utf-8", "replace")
+    text = f"Report.{function}({written});\n".encode("utf-8", "replace")
     with atomic_write(path) as part:
         part.write_bytes(text)
     return len(text)
