@@ -13,6 +13,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from verl_twgrpo.planning.command import compose_run
+from verl_twgrpo.rewards.manager import mixture_from_config
 
 PACKAGED = resources.files("verl_twgrpo.config.recipe")
 NAMES = sorted(path.name[:-5] for path in PACKAGED.iterdir() if path.name.endswith(".yaml"))
@@ -169,6 +170,17 @@ def test_grpo_is_the_released_script():
     assert config.algorithm.tw_grpo.alpha == 0
     assert (actor.loss_agg_mode, actor.freeze_vision_tower) == ("seq-mean-token-mean", False)
     assert config.reward.custom_reward_function.reward_kwargs.mode == "exact"
+
+
+def test_recipes_of_other_tasks_have_rewards_that_the_manager_takes():
+    settings = {
+        name: mixture_from_config(composed(f"recipe=qwen2_5_vl_7b_{name}")) for name in ("grounding", "video_r1")
+    }
+    assert settings["grounding"].of("temporal_grounding")[1].measure == "iou"
+    common, regression = settings["video_r1"].of("regression")
+    assert (common.length_bonus, tuple(common.length_window), common.max_tokens) == (0.2, (320, 512), 768)
+    assert regression.measure == "relative_error"
+    assert settings["video_r1"].of("multiple_choice")[1].mode == "exact"
 
 
 def test_the_3b_recipes_need_one_gpu():

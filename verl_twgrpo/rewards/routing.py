@@ -62,8 +62,11 @@ class TaskMixture:
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], max_tokens: int | None = None) -> TaskMixture:
-        """Settings by name: those of ``Composition``, ``modules`` to import, and ``tasks.NAME.SETTING``."""
-        settings = dict(settings)
+        """Settings by name: those of ``Composition``, ``modules`` to import, and ``tasks.NAME.SETTING``.
+
+        None is as good as not set: a recipe has no other way to drop a setting of the recipe that it builds on.
+        """
+        settings = {name: value for name, value in settings.items() if value is not None}
         load_modules(settings.pop("modules", None) or [])
         tasks = settings.pop("tasks", None) or {}
         if not isinstance(tasks, Mapping):
