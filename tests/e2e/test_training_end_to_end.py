@@ -112,12 +112,23 @@ def test_a_normal_end_leaves_no_process_behind(killed):
 
 @pytest.fixture(scope="module")
 def two_ranks(start, rollouts, killed):
-    run = start("trainer.n_gpus_per_node=2", "trainer.total_training_steps=1", *cached(rollouts))
+    run = start(
+        "trainer.n_gpus_per_node=2",
+        "trainer.total_training_steps=1",
+        # the other runs pack: a prompt once per group
+        "algorithm.packed_groups=false",
+        *cached(rollouts),
+    )
     assert run.wait() == 0, run.tail()
     return run
 
 
-def test_two_ranks_give_the_weights_advantages_and_gradient_of_one(killed, two_ranks):
+def test_two_ranks_of_unpacked_rows_give_the_weights_advantages_and_gradient_of_one_with_packed(killed, two_ranks):
+    packed = killed[0].metrics(1)
+    tokens, unpacked = packed["packed_groups/tokens"], packed["packed_groups/tokens_unpacked"]
+    assert packed["packed_groups/ratio"] == pytest.approx(unpacked / tokens, rel=1e-3)
+    assert packed["packed_groups/ratio"] > 1.5
+    assert not any(name.startswith("packed_groups/") for name in two_ranks.metrics(1))
     one, two = by_text(killed[0].dump(1)), by_text(two_ranks.dump(1))
     assert one.keys() == two.keys()
     for key, row in one.items():
