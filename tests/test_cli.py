@@ -80,8 +80,9 @@ def test_doctor_shows_the_error_of_a_plugin_that_verl_hides(monkeypatch):
         def load(self):
             raise ImportError("no module named their")
 
-    found = list(doctor.metadata.entry_points(group="verl.plugins"))
-    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [*found, Broken()])
+    stock = doctor.metadata.entry_points
+    broken = {"verl.plugins": [Broken()]}
+    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: [*stock(group=group), *broken.get(group, [])])
     (line,) = [f for f in doctor.plugins() if f.to_do]
     assert line.what.startswith("theirs")
     assert line.value == "ImportError: no module named their"
