@@ -104,9 +104,31 @@ def demo(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(demo, tmp_path_factory):
-    """Start the demo's recipe with overrides: ``start("trainer.total_training_steps=2", folder=...) -> Run``."""
+def launch():
+    """Start a command, with its log in a folder: ``launch(command, folder) -> Run``; what is left at the end is ended.
+
+    The command runs in the repository, or in ``cwd``.
+    """
     runs = []
+
+    def launch(command: list[str], folder: Path, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> Run:
+        mark = uuid.uuid4().hex
+        environment = os.environ | {MARK: mark} | (environment or {})
+        with open(folder / "log.txt", "a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, env=environment)
+        runs.append(Run(folder, process, mark))
+        return runs[-1]
+
+    yield launch
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.send_signal(signal.SIGKILL)
+        run.orphans(patience=0)
+
+
+@pytest.fixture(scope="session")
+def start(demo, launch, tmp_path_factory):
+    """Start the demo's recipe with overrides: ``start("trainer.total_training_steps=2", folder=...) -> Run``."""
 
     def start(
         *overrides: str,
@@ -115,7 +137,6 @@ def start(demo, tmp_path_factory):
         recipe: str = "demo_cpu",
     ) -> Run:
         folder = folder or tmp_path_factory.mktemp("run")
-        mark = uuid.uuid4().hex
         command = [
             sys.executable, "-m", "verl.trainer.main_ppo", "algorithm=tw_grpo", f"recipe={recipe}",
             f"demo_dir={demo}",
@@ -130,19 +151,6 @@ def start(demo, tmp_path_factory):
             "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
             *overrides,
         ]  # fmt: skip
-        with open(folder / "log.txt", "a") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=os.environ | {MARK: mark} | (environment or {}),
-            )
-        runs.append(Run(folder, process, mark))
-        return runs[-1]
+        return launch(command, folder, environment)
 
-    yield start
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.send_signal(signal.SIGKILL)
-        run.orphans(patience=0)
+    return start

@@ -49,16 +49,3 @@ def test_pixels_that_one_side_does_not_get_show_in_the_log_probs(looks):
     found = looks["no picture"]
     assert found["prompt_ids_equal"] and found["position_ids_equal"]
     assert any("log-probs of the response differ" in line for line in found["differences"])
-
-
-def test_the_command_says_it_on_one_screen(demo, tmp_path):
-    file = tmp_path / "found.json"
-    command = [sys.executable, "-m", "verl_twgrpo.cli", "parity", str(demo / "model"), "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    found = json.loads(file.read_text())
-    assert done.returncode == bool(found["differences"]), done.stderr[-3000:]
-    assert beside_time(found) == []
-    assert len(done.stdout.splitlines()) < 24
-    # a video of 128 frames at 25 per second, 16 of them
-    assert found["video_seconds"] == [[0.0, 0.68, 1.36, 2.04, 2.72, 3.4, 4.08, 4.76]]
-    assert len(found["seconds"][0]) == len(found["time_coordinates"]["actor"][0]) == 8
