@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
 import verl_twgrpo.config
+from verl_twgrpo.algorithm.anchors import Anchors
 from verl_twgrpo.config.hydra_groups import GROUPS, with_groups
 from verl_twgrpo.training.checks import read_settings
 
@@ -103,10 +104,20 @@ def test_every_weighting_is_one_flag_and_its_settings_reach_it(preset, weighting
         assert getattr(made.settings, name) == value
 
 
+def test_estimators_for_groups_without_spread_and_for_mixtures_of_tasks_are_one_flag_each():
+    sova = omega_conf_to_dataclass(composed("algorithm=sova").algorithm.tw_grpo)
+    assert (sova.made_anchors, sova.weighted) == (Anchors(), True)
+    ema = composed("algorithm=ema_grpo").algorithm
+    assert (ema.adv_estimator, ema.tw_grpo.std, ema.tw_grpo.alpha) == ("tw_grpo", "task", 0)
+    assert read_settings(composed("algorithm=tw_grpo").algorithm.tw_grpo).made_anchors is None
+
+
 def test_every_preset_of_an_algorithm_is_tested():
     folder = Path(verl_twgrpo.config.__file__).parent / "algorithm"
     tested = {"tw_grpo_released", "grpo_token", "tw_grpo", "top_entropy", "entropy_shaping", "gtpo", "vppo", "pgpo"}
-    assert {path.stem for path in folder.glob("*.yaml")} == tested | {"video_ktr", "tapo"}
+    assert {path.stem for path in folder.glob("*.yaml")} == tested | {
+        "video_ktr", "tapo", "sova", "ema_grpo",
+    }  # fmt: skip
 
 
 def test_a_setting_of_a_weighting_is_one_override():

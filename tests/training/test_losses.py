@@ -158,6 +158,13 @@ def test_the_estimator_normalises_by_group_and_reads_its_eps():
     torch.testing.assert_close(smaller[0, 0], 0.5 / (torch.tensor([1.0, 0.0]).std() + 0.5))
 
 
+@pytest.mark.parametrize("setting", [{"anchors": {}}, {"std": "task"}])
+def test_an_estimator_that_is_told_nothing_of_the_scores_says_so(setting):
+    config = OmegaConf.create({"tw_grpo": setting})
+    with pytest.raises(ValueError, match=r"anchors and std=task need .*trainer_mode=tw_grpo"):
+        get_adv_estimator_fn("tw_grpo")(torch.ones(1, 1), torch.ones(1, 1), np.array(["a"], dtype=object), config)
+
+
 def test_both_are_registered_by_name():
     assert get_policy_loss_fn("tw_grpo").__module__ == "verl_twgrpo.training.losses"
     assert get_adv_estimator_fn("tw_grpo").__module__ == "verl_twgrpo.training.losses"
@@ -182,6 +189,11 @@ def test_both_are_registered_by_name():
         ({"normalise": "all"}, r"normalise='all': choose one of none, response, batch"),
         ({"control": "all"}, r"control='all': choose one of none, shuffled, random"),
         ({"seed": 0.5}, r"seed=0.5: need a whole number"),
+        ({"std": "batch"}, r"std='batch': choose one of group, task"),
+        ({"std_decay": 1.5}, r"std_decay=1.5: need a number from 0 to 1"),
+        ({"anchors": 2}, r"anchors=2: need null or settings: right, wrong"),
+        ({"anchors": {"lef": 2}}, r"anchors\.lef: no such setting; choose from right, wrong"),
+        ({"anchors": {"right": -1}}, r"anchors\.right=-1: need a number of 0 or more"),
         ({"detach": False}, r"detach=False: training takes the weights from the old policy"),
     ],
 )

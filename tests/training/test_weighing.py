@@ -214,3 +214,53 @@ def test_what_is_stored_is_among_the_fields_that_workers_are_sent(monkeypatch):
     batch = KVBatchMeta(keys=["a_0_0"], tags=[{}], fields=["advantages"])
     trainer._store(batch, trainer._nested({"advantages": [torch.ones(2)], WEIGHTS_FIELD: [torch.ones(2)]}))
     assert batch.fields == ["advantages", WEIGHTS_FIELD]
+
+
+# ---- advantages of groups without spread, and by task
+
+
+def test_anchors_give_one_sided_groups_a_gradient_and_leave_padding(fake_step, ragged_batch, divergence):
+    rewards = [2.0, 0.5, 2.0, 2.0, 0.0, 0.5, 2.0]  # group a is right throughout, b and c wrong
+    step = fake_step(ragged_batch, constant_workers(ragged_batch, divergence), rewards)
+    for row, key in enumerate(step.meta.keys):
+        step.queue.rows[key]["extra_fields"] = {"reward_extra_info": {"accuracy": float(rewards[row] == 2.0)}}
+    step.run(step.trainer(alpha=0.0, anchors={}))
+    of_row = [values[0].item() for values in step.column("advantages")]
+    virtual = (2.0 - 1.875) / (torch.tensor([2.0, 2.0, 2.0, 1.5]).std().item() + 1e-4)
+    assert [of_row[row] for row in rows_of(ragged_batch, "a")] == pytest.approx([0.0625 * virtual] * 3, rel=1e-5)
+    assert all(of_row[row] < 0 for uid in "bc" for row in rows_of(ragged_batch, uid))
+    assert of_row[ragged_batch.padding.index(True)] == 0
+
+
+def test_the_averages_of_a_task_are_saved_and_resumed(step, ragged_batch, tmp_path, monkeypatch, caplog):
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    saved_first = []
+    monkeypatch.setattr(
+        PPOTrainerSync, "_save_checkpoint", lambda self: saved_first.append(list(tmp_path.rglob("*.json")))
+    )
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", lambda self: None)
+    trainer = step.trainer(alpha=0.0, std="task", std_decay=0.5)
+    trainer.config.trainer = {"default_local_dir": str(tmp_path), "resume_mode": "auto", "resume_from_path": None}
+    step.run(trainer)
+    trainer._save_checkpoint()
+    assert [path.name for path in saved_first[0]] == ["tw_grpo.json"]  # before verl says that the step is whole
+    own = [reward for reward, padding in zip(REWARDS, ragged_batch.padding, strict=True) if not padding]
+    assert trainer._moments.state[""][0] == pytest.approx(sum(own) / len(own))
+    resumed = step.trainer(alpha=0.0, std="task", std_decay=0.5)
+    resumed.config.trainer = trainer.config.trainer
+    resumed._load_checkpoint()
+    assert resumed._moments.state == trainer._moments.state
+    resumed.config.trainer.default_local_dir = str(tmp_path / "elsewhere")
+    resumed._load_checkpoint()
+    assert "averages of rewards start anew" in caplog.text
+
+
+def test_one_task_of_one_step_is_divided_by_its_deviation(step, ragged_batch):
+    step.run(step.trainer(alpha=0.0, std="task"))
+    own = torch.tensor([r for r, padding in zip(REWARDS, ragged_batch.padding, strict=True) if not padding])
+    rows = rows_of(ragged_batch, "a")
+    rewards = torch.tensor([REWARDS[row] for row in rows])
+    expected = (rewards - rewards.mean()) / own.std(correction=0)
+    got = torch.tensor([step.column("advantages")[row][0] for row in rows])
+    torch.testing.assert_close(got, expected)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,33 @@ from verl.trainer.ppo.core_algos import agg_loss
 
 from verl_twgrpo.algorithm import group_normalised_advantage
 from verl_twgrpo.algorithm import tw_grpo_policy_loss as policy_loss
+from verl_twgrpo.algorithm.anchors import Anchors, anchored_advantage
+from verl_twgrpo.algorithm.task_deviation import TaskMoments, task_names, task_normalised_advantage
 
 # Field of a batch that holds w_t by response token.
 WEIGHTS_FIELD = "token_weights"
 
 _weights_of_micro_batch: ContextVar[torch.Tensor | None] = ContextVar("token_weights", default=None)
 _weights_at_hand: ContextVar[bool] = ContextVar("weights_at_hand", default=False)
-_final_row_of_row: ContextVar[list[int] | None] = ContextVar("final_outputs", default=None)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the estimator is told beside rewards and groups.
+
+    final_row_of_row: for each row of the batch the row that holds its rollout's last output. scores: what the reward
+    says of each row, None for padding rows. anchors, moments: of the settings that use them, else None; the moments
+    take in this step's rewards.
+    """
+
+    final_row_of_row: Sequence[int]
+    scores: Sequence[Mapping[str, Any] | None] = ()
+    anchors: Anchors | None = None
+    moments: TaskMoments | None = None
+    std_limit: float = 5.0
+
+
+_told: ContextVar[Told | None] = ContextVar("told", default=None)
 
 
 class TokenWeightedLoss:
@@ -98,19 +119,16 @@ def tw_grpo_loss(
 
 
 @contextmanager
-def final_outputs_only(final_row_of_row: Sequence[int]) -> Iterator[None]:
+def told(of_rows: Told) -> Iterator[None]:
     """Within it, ``tw_grpo`` takes advantages among rollouts' last outputs, and the others get their rollout's.
 
     So does verl for its estimator ``grpo`` alone (verl/trainer/ppo/v1/utils.py); an estimator is not told of keys.
-
-    Args:
-        final_row_of_row: for each row of the batch the row that holds its rollout's last output.
     """
-    token = _final_row_of_row.set(list(final_row_of_row))
+    token = _told.set(of_rows)
     try:
         yield
     finally:
-        _final_row_of_row.reset(token)
+        _told.reset(token)
 
 
 def tw_grpo_advantage(
@@ -129,20 +147,48 @@ def tw_grpo_advantage(
 
     Returns:
         advantages and returns, both [B, T].
+
+    Raises:
+        ValueError: anchors or a deviation by task are asked for, and the trainer is not ``tw_grpo``.
     """
     settings = config.get("tw_grpo", None) if config is not None else None
-    std_eps = settings.get("std_eps", 0.0) if settings is not None else 0.0
+    settings = {} if settings is None else settings
+    std_eps = settings.get("std_eps", 0.0)
+    of_rows = _told.get()
+    if of_rows is None and (settings.get("anchors") is not None or settings.get("std", "group") != "group"):
+        raise ValueError(
+            "algorithm.tw_grpo: anchors and std=task need what the reward says of each response, which this trainer "
+            "does not hand on; train with trainer.v1.trainer_mode=tw_grpo"
+        )
     with torch.no_grad():
         rewards_B, groups = token_level_rewards.sum(-1), list(index)
-        final = _final_row_of_row.get()
-        if final is None or final == list(range(len(groups))):
-            advantages_B = group_normalised_advantage(rewards_B, groups, eps=std_eps)
-        else:
-            rows = sorted(set(final))
-            of_final = group_normalised_advantage(rewards_B[rows], [groups[row] for row in rows], eps=std_eps)
-            advantages_B = of_final[[rows.index(row) for row in final]]
+        finals = list(range(len(groups))) if of_rows is None else list(of_rows.final_row_of_row)
+        rows = sorted(set(finals))
+        scores = [] if of_rows is None or not of_rows.scores else [of_rows.scores[row] for row in rows]
+        of_final = _estimate(rewards_B[rows], [groups[row] for row in rows], std_eps, of_rows, scores)
+        place = {row: k for k, row in enumerate(rows)}
+        advantages_B = of_final[[place[row] for row in finals]]
         advantages_BT = advantages_B[:, None] * response_mask
     return advantages_BT, advantages_BT
+
+
+def _estimate(
+    rewards_B: torch.Tensor,
+    groups: list[Any],
+    std_eps: float,
+    of_rows: Told | None,
+    scores: list[Mapping[str, Any] | None],
+) -> torch.Tensor:
+    advantages_B = group_normalised_advantage(rewards_B, groups, eps=std_eps)
+    if of_rows is not None and of_rows.moments is not None:
+        tasks = task_names(scores)
+        of_rows.moments.update(rewards_B, tasks)
+        advantages_B = task_normalised_advantage(
+            advantages_B, rewards_B, groups, tasks, of_rows.moments, of_rows.std_limit
+        )
+    if of_rows is not None and of_rows.anchors is not None:
+        advantages_B = anchored_advantage(advantages_B, rewards_B, groups, scores, of_rows.anchors)
+    return advantages_B
 
 
 def _padded(values: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from omegaconf import OmegaConf
 from verl.base_config import BaseConfig
 from verl.workers.config import PolicyLossConfig
 
+from verl_twgrpo.algorithm.anchors import Anchors
 from verl_twgrpo.algorithm.objective import WeightPlacement
 from verl_twgrpo.algorithm.weightings import Weighting, make_weighting
 from verl_twgrpo.algorithm.weightings.apply import Control, Normalise
@@ -56,6 +57,10 @@ class TWGRPOConfig(BaseConfig):
             all of its tokens; "none" trains with the weights.
         seed: of what weightings and controls draw.
         std_eps: added to the standard deviation of a group's rewards (Eq. 1); the released code has 1e-4.
+        std: what divides R - mean: the deviation of the "group" (Eq. 1), or that of the "task" (EMA-GRPO).
+        std_decay: of the task's moving averages.
+        std_limit: groups in which some |A| by the task's deviation would be above it are divided by their own.
+        anchors: null, or what SOVA's virtual anchors are (fields of ``Anchors``); {} has the paper's.
         tokens_per_chunk: tokens whose logits exist at one time in the weights pass; null chooses by device.
         dump_dir: folder for one compact file per step with what the figures need; null writes none.
         max_rollout_probs_diff: the first step stops the run if rollout and actor differ by more in the mean probability
@@ -83,6 +88,10 @@ class TWGRPOConfig(BaseConfig):
     control: Control = "none"
     seed: int = 0
     std_eps: float = 0.0
+    std: str = "group"
+    std_decay: float = 0.99
+    std_limit: float = 5.0
+    anchors: Any = None
     tokens_per_chunk: int | None = None
     dump_dir: str | None = None
     max_rollout_probs_diff: float | None = 0.02
@@ -91,6 +100,23 @@ class TWGRPOConfig(BaseConfig):
     media_freq: int = 0
     rows_per_chunk: int | None = None
     detach: bool = True
+
+    @property
+    def made_anchors(self) -> Anchors | None:
+        """The virtual anchors, None without."""
+        if self.anchors is None:
+            return None
+        values = OmegaConf.to_container(self.anchors) if OmegaConf.is_config(self.anchors) else self.anchors
+        known = [one.name for one in fields(Anchors)]
+        if not isinstance(values, dict):
+            raise ValueError(f"algorithm.tw_grpo.anchors={values!r}: need null or settings: {', '.join(known)}")
+        for name in values:
+            if name not in known:
+                raise ValueError(f"algorithm.tw_grpo.anchors.{name}: no such setting; choose from {', '.join(known)}")
+        try:
+            return Anchors(**values)
+        except ValueError as error:
+            raise ValueError(f"algorithm.tw_grpo.anchors.{error}") from None
 
     @property
     def weighted(self) -> bool:
@@ -140,6 +166,9 @@ class TWGRPOConfig(BaseConfig):
             for name, allowed in CHOICES.items():
                 check_choice(name, getattr(self, name), allowed)
             check_number("std_eps", self.std_eps)
+            check_choice("std", self.std, ("group", "task"))
+            check_number("std_decay", self.std_decay, 0, 1)
+            check_number("std_limit", self.std_limit)
         except ValueError as error:
             raise ValueError(f"algorithm.tw_grpo.{error}") from None
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
@@ -159,6 +188,7 @@ class TWGRPOConfig(BaseConfig):
                 "gradient can flow through them; leave it out"
             )
         self.make_weighting()
+        _ = self.made_anchors
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,8 +23,10 @@ from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, log_seqlen_unbalance
 from verl.workers.utils.padding import response_from_nested
 
+from verl_twgrpo.algorithm.task_deviation import TaskMoments
 from verl_twgrpo.algorithm.weightings import Group, Weighting, weigh_groups
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
+from verl_twgrpo.files import write_json
 from verl_twgrpo.rows import parse_key
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
@@ -30,13 +35,18 @@ from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY
 from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
 from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_batch, mixtures_of_outputs
 from verl_twgrpo.training.input_checks import InputChecks
-from verl_twgrpo.training.losses import WEIGHTS_FIELD, final_outputs_only
+from verl_twgrpo.training.losses import WEIGHTS_FIELD, Told, told
 from verl_twgrpo.training.media import Shown, log_pictures, pictures
 from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.settings import TWGRPOConfig, packed_groups_setting
 from verl_twgrpo.training.video_dependence import video_dependence
 from verl_twgrpo.training.views import VIEW_KEY
 from verl_twgrpo.training.worker import TWGRPOWorker
+
+logger = logging.getLogger(__name__)
+
+# What a checkpoint of verl's does not hold, in its folder.
+STATE_FILE = "tw_grpo.json"
 
 
 @register_trainer("tw_grpo")
@@ -54,6 +64,7 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
         self.tw_grpo: TWGRPOConfig = omega_conf_to_dataclass(config.algorithm.tw_grpo)
         self.packed_groups = packed_groups_setting(config.algorithm)
         self.weighting: Weighting = self.tw_grpo.make_weighting()
+        self._moments = TaskMoments(self.tw_grpo.std_decay) if self.tw_grpo.std == "task" else None
         self._groups: list[Group] = []
         self._prompt_order: dict[str, int] = {}
         self._prompt_number: dict[str, int] = {}
@@ -72,6 +83,26 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
             super().fit(agent_loop_manager)
         finally:
             self._dump_executor.shutdown(wait=True)
+
+    def _save_checkpoint(self) -> None:
+        """verl's checkpoint, and before it (the step counts once verl has written its own) our state beside it."""
+        if self._moments is not None:
+            folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+            write_json(folder / STATE_FILE, {"task_moments": self._moments.state})
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self._moments is None or not self.global_steps:
+            return
+        trainer = self.config.trainer
+        by_path = trainer.resume_mode == "resume_path"
+        folder = trainer.resume_from_path if by_path else f"{trainer.default_local_dir}/global_step_{self.global_steps}"
+        path = Path(folder) / STATE_FILE
+        if path.is_file():
+            self._moments.restore(json.loads(path.read_text(encoding="utf-8"))["task_moments"])
+        else:
+            logger.warning("algorithm.tw_grpo.std=task: %s is not there, the averages of rewards start anew", path)
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
@@ -183,16 +214,20 @@ class TWGRPOTrainer(InputChecks, PPOTrainerSync):
             batch.extra_info[PACKED_KEY] = self.packed_groups
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        with final_outputs_only(final_outputs(batch.keys)):
+        data = self._fetch(batch, ["rm_scores", "extra_fields"])
+        uids = group_of_row(batch)
+        scores = [
+            None if uid is None else (extra or {}).get("reward_extra_info", {})
+            for extra, uid in zip(as_list(data["extra_fields"]), uids, strict=True)
+        ]
+        settings = self.tw_grpo
+        with told(Told(final_outputs(batch.keys), scores, settings.made_anchors, self._moments, settings.std_limit)):
             batch = super()._compute_advantage(batch, metrics)
         if self.tw_grpo.video_check_freq and self.global_steps % self.tw_grpo.video_check_freq == 0:
             with marked_timer("tw_grpo_video_check", self.timing_raw, color="blue"):
                 metrics.update(video_dependence(self, batch))
-        data = self._fetch(batch, ["rm_scores", "extra_fields"])
-        uids = group_of_row(batch)
         metrics.update(spread_metrics(data["rm_scores"].sum(dim=1), uids))
-        infos = [(extra or {}).get("reward_extra_info", {}) for extra in as_list(data["extra_fields"])]
-        metrics.update(reward_metrics([info for info, uid in zip(infos, uids, strict=True) if uid is not None]))
+        metrics.update(reward_metrics([score for score in scores if score is not None]))
         if self.weighting.active:
             with marked_timer("tw_grpo", self.timing_raw, color="blue"):
                 metrics.update(self._weigh(batch))

@@ -28,6 +28,21 @@ def check_standard_deviation(config: DictConfig) -> None:
         )
 
 
+@check(runs="training")
+def check_estimator_settings(config: DictConfig) -> None:
+    settings, estimator = config.algorithm.tw_grpo, config.algorithm.adv_estimator
+    used = [name for name, off in (("anchors", None), ("std", "group")) if settings.get(name, off) != off]
+    if not used:
+        return
+    mode = config.trainer.v1.trainer_mode
+    for key, value in (("algorithm.adv_estimator", estimator), ("trainer.v1.trainer_mode", mode)):
+        if value != "tw_grpo":
+            raise ValueError(
+                f"algorithm.tw_grpo.{used[0]}={settings[used[0]]}: nobody would look at it with {key}={value}; "
+                f"set {key}=tw_grpo"
+            )
+
+
 @check(runs="weighted")
 def check_bypass_mode(config: DictConfig) -> None:
     if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
