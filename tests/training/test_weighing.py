@@ -201,7 +201,7 @@ def test_a_dump_that_cannot_be_written_is_said_once_and_training_goes_on(step, t
     step.run(trainer)
     step.run(trainer)
     (record,) = [record for record in caplog.records if "dump_dir" in record.getMessage()]
-    assert "step_000012.parquet could not be written ([Errno 28] No space left on device)" in record.getMessage()
+    assert "step_000012.parquet could not be written ([Errno 28] No space left on device" in record.getMessage()
     assert list(tmp_path.iterdir()) == []
 
 
