@@ -1,4 +1,4 @@
-"""Rows with a video, with an image and with text alone, on two ranks, held to a reference policy on the CPU."""
+"""Rows with a video, with an image and with text alone, of three tasks, on two ranks, held to a reference policy."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_twgrpo.data.parquet import read_rows
+from verl_twgrpo.data.parquet import FrameLimits, read_rows, to_row
+from verl_twgrpo.mini_clevrer.world import moments
+from verl_twgrpo.mini_clevrer.world.render import FRAMES, SIZE
 
 pytestmark = pytest.mark.e2e
 
 # However groups go to two ranks, these four leave them with different kinds of rows.
-KINDS = "video", "image", "text", "text"
+KINDS = "when", "image", "text", "how many"
+TASKS = {"when": "temporal_grounding", "how many": "counting"}
 
 
 @pytest.fixture(scope="module")
 def mixed_data(demo, tmp_path_factory) -> Path:
-    """Four of the demo's questions, of which only the first keeps its video."""
+    """Two questions of other tasks with their videos, and two of the demo's: about a picture, and about nothing."""
     folder = tmp_path_factory.mktemp("mixed")
-    rows = read_rows(demo / "data" / "train.parquet")[: len(KINDS)]
+    limits = FrameLimits(nframes=FRAMES, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE)
+    when, how_many = (to_row(item, 0, limits) for item in moments.generate(folder, "train", 2, seed=0))
+    demos = read_rows(demo / "data" / "train.parquet")
     made = []
-    for kind, row in zip(KINDS, rows, strict=True):
+    for kind, row in zip(KINDS, (when, *demos[:2], how_many), strict=True):
         text = row["prompt"][0]["content"].removeprefix("<video>")
         videos, images = [], []
-        if kind == "video":
+        if kind in TASKS:
             text, videos = f"<video>{text}", row["videos"]
         if kind == "image":
             picture = folder / "first_frame.png"
@@ -47,6 +52,7 @@ def test_rows_of_every_kind_train_on_two_ranks_beside_a_reference_policy(start, 
         "trainer.total_training_steps=1",
         f"data.train_files={mixed_data}",
         f"data.val_files={mixed_data}",
+        "reward.reward_manager.name=video_tasks",
         "actor_rollout_ref.actor.use_kl_loss=True",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8",
     )
@@ -58,7 +64,13 @@ def test_rows_of_every_kind_train_on_two_ranks_beside_a_reference_policy(start, 
     assert metrics["actor/kl_loss"] == pytest.approx(0, abs=1e-5)
     rows = run.dump(1)
     per_kind = {kind: [row for row in rows if row["id"].startswith(kind)] for kind in KINDS}
-    assert {kind: len(found) for kind, found in per_kind.items()} == {"video": 8, "image": 8, "text": 16}
+    assert {kind: len(found) for kind, found in per_kind.items()} == dict.fromkeys(KINDS, 8)
+    for kind, found in per_kind.items():
+        assert {row["task"] for row in found} == {TASKS.get(kind, "multiple_choice")}
+    # every task has its own numbers, in the dump and in what is logged
+    assert all("recall_0.5" in dict(row["scores"]) for row in per_kind["when"])
+    for name in ("temporal_grounding/iou", "counting/accuracy", "multiple_choice/soft_accuracy"):
+        assert 0 <= metrics[f"reward/mini_clevrer/{name}"] <= 1
     for row in rows:
         assert len(row["weight"]) == len(row["token_ids"]) > 0
         assert all(1.0 <= weight <= 1.7 + 1e-6 for weight in row["weight"])
