@@ -29,14 +29,13 @@ class FrameCache:
     """Frames by content of the video file, sampling and pixel limits: a moved video is found, a changed one is not.
 
     Each file holds a digest of its own content, which ``get`` compares. ``get`` keeps the last ``keep`` videos in
-    memory, so that the rollouts of one prompt share one tensor; ``reads`` counts the files that were read. Safe to use
-    from several threads.
+    memory, so that the rollouts of one prompt share one tensor. Safe to use from
+    several threads.
     """
 
     def __init__(self, folder: str | Path, image_patch_size: int = 14, keep: int = 16) -> None:
         self.folder = Path(folder)
         self.image_patch_size = image_patch_size
-        self.reads = 0
         self._keep = keep
         self._recent: OrderedDict[Path, Frames] = OrderedDict()
         self._lock = threading.Lock()
@@ -85,7 +84,6 @@ class FrameCache:
         with self._lock:
             if path not in self._recent:
                 self._recent[path] = self._read(path, video)
-                self.reads += 1
             self._recent.move_to_end(path)
             frames = self._recent[path]
             while len(self._recent) > self._keep:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_twgrpo.video.cache import FrameCache
-from verl_twgrpo.video.sharing import hand_out
+from verl_twgrpo.video.sharing import shared_frames
 
 
 class CachedFramesDataset(RLHFDataset):
@@ -45,7 +45,7 @@ class CachedFramesDataset(RLHFDataset):
         if not videos:
             return images, None, audios
         frames = frame_cache(config.get("frame_cache"), image_patch_size)
-        return images, [hand_out(frames.get, video) for video in videos], audios
+        return images, [shared_frames(frames.get, video) for video in videos], audios
 
 
 _caches: dict[tuple[str, int], FrameCache] = {}

@@ -22,7 +22,7 @@ _floats: WeakIdKeyDictionary = WeakIdKeyDictionary()
 Frames = tuple[torch.Tensor, dict[str, Any]]
 
 
-def hand_out(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]) -> Frames:
+def shared_frames(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]) -> Frames:
     """Float frames and metadata of a video; from now on what a processor makes of these frames is kept with them.
 
     ``get`` gives the same bytes for the same video as long as it keeps them; so does this. Processors that resize once

@@ -14,7 +14,7 @@ from verl_twgrpo.mini_clevrer.study.accuracy import (
     summary_rows,
     uniform_scores,
 )
-from verl_twgrpo.mini_clevrer.study.reading import Question, read_study
+from verl_twgrpo.mini_clevrer.study.runs import Question, read_study
 from verl_twgrpo.rewards import exact_reward, soft_reward
 
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from verl_twgrpo.mini_clevrer.study.accuracy import DifferenceRow
+from verl_twgrpo.mini_clevrer.study.page import difference_table
 from verl_twgrpo.mini_clevrer.study.results import write_results
-from verl_twgrpo.mini_clevrer.study.tables import difference_table
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from verl_twgrpo.mini_clevrer.study.reading import Answers, Study, StudyRun
+from verl_twgrpo.mini_clevrer.study.runs import Answers, Study, StudyRun
 from verl_twgrpo.mini_clevrer.study.scalars import curve_rows, follows_rows, step_seconds, timing_rows
 
 

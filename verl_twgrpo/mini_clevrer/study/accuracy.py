@@ -11,7 +11,7 @@ import numpy as np
 
 from verl_twgrpo.evaluation.intervals import two_way_interval
 from verl_twgrpo.mini_clevrer.study.arms import BEST_CONSTANT, BLIND, OBSERVED, START, UNIFORM
-from verl_twgrpo.mini_clevrer.study.reading import BLANK, SEEN, Question, Study, StudyRun, score
+from verl_twgrpo.mini_clevrer.study.runs import BLANK, SEEN, Question, Study, StudyRun, score
 from verl_twgrpo.rewards.answers import LETTERS
 
 PAIRS = (

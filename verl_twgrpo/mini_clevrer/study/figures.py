@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from verl_twgrpo.mini_clevrer.study.accuracy import SummaryRow
 from verl_twgrpo.mini_clevrer.study.arms import BEST_CONSTANT, BLIND, LABELS
-from verl_twgrpo.mini_clevrer.study.reading import KINDS
+from verl_twgrpo.mini_clevrer.study.page import models
+from verl_twgrpo.mini_clevrer.study.runs import KINDS
 from verl_twgrpo.mini_clevrer.study.scalars import FOLLOWER, CurveRow
-from verl_twgrpo.mini_clevrer.study.tables import models
 from verl_twgrpo.report.series import smooth
 from verl_twgrpo.report.style import COLOURS, new_figure
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from verl_twgrpo.evaluation.tables import csv_text
 from verl_twgrpo.files import write_text
-from verl_twgrpo.mini_clevrer.study import accuracy, figures, scalars, tables
+from verl_twgrpo.mini_clevrer.study import accuracy, figures, page, scalars
 from verl_twgrpo.mini_clevrer.study.arms import LABELS
-from verl_twgrpo.mini_clevrer.study.reading import Study, read_study
+from verl_twgrpo.mini_clevrer.study.runs import Study, read_study
 from verl_twgrpo.report import style
 
 COMMAND = "make study"
@@ -55,7 +55,7 @@ def write_results(root: Path, out: Path) -> list[Path]:
     ]
     summary, curves = rows["summary.csv"][1], rows["curves.csv"][1]
     differences, timing, follows = (rows[name][1] for name in ("differences.csv", "timing.csv", "follows.csv"))
-    written.append(_write(out / TABLES, tables.page(summary, differences, timing, follows, COMMAND)))
+    written.append(_write(out / TABLES, page.page(summary, differences, timing, follows, COMMAND)))
     names = [f"{LABELS[arm]}: {len(study.of(arm))}" for arm in study.arms()]
     with style.look():
         drawn = {LEARNING: figures.learning_figure(curves), ACCURACY: figures.accuracy_figure(summary)}

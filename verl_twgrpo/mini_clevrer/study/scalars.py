@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from verl_twgrpo.mini_clevrer.study.reading import Study, StudyRun
+from verl_twgrpo.mini_clevrer.study.runs import Study, StudyRun
 
 BASELINE = "grpo_soft"
 FOLLOWER = "alpha_0"

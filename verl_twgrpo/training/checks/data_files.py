@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
+from .parquet_files import column_names, data_files, tables
 from .registry import check
-from .tables import column_names, data_files, tables
 
 
 @check(reads_files=True)

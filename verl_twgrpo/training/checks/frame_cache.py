@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_twgrpo.video.cache import FrameCache
 
+from .parquet_files import columns, tables
 from .registry import check
-from .tables import columns, tables
 
 
 @check(reads_files=True)

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from verl_twgrpo.rewards import routing, scoring
 
+from .parquet_files import columns, tables
 from .registry import check
-from .tables import columns, tables
 
 GOLD_CHECKS = {"multi_answer": scoring.check_gold, "video_tasks": routing.check_gold}
 

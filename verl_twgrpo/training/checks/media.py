@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from .parquet_files import columns, tables
 from .registry import check
-from .tables import columns, tables
 
 
 @check(reads_files=True)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 import verl_twgrpo
 from verl_twgrpo.files import write_text
 
+from .parquet_files import columns, tables
 from .registry import check
-from .tables import columns, tables
 
 # "0": do not compare the two sides before training
 SWITCH = "VERL_TWGRPO_VIDEO_CHECK"

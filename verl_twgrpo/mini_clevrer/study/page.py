@@ -9,7 +9,7 @@ from verl_twgrpo.evaluation.intervals import RESAMPLES
 from verl_twgrpo.evaluation.tables import markdown, percent, signed_percent
 from verl_twgrpo.mini_clevrer.study.accuracy import DifferenceRow, SummaryRow
 from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLIND, LABELS, START
-from verl_twgrpo.mini_clevrer.study.reading import BLANK, KINDS, SEEN
+from verl_twgrpo.mini_clevrer.study.runs import BLANK, KINDS, SEEN
 from verl_twgrpo.mini_clevrer.study.scalars import (
     BASELINE,
     FOLLOWED,

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from verl_twgrpo.mini_clevrer.study.reading import BLANK, SEEN, read_study
+from verl_twgrpo.mini_clevrer.study.runs import BLANK, SEEN, read_study
 
 
 def test_runs_come_in_the_order_of_arms_and_seeds_and_unfinished_ones_are_left_out(whole_study):
