@@ -13,6 +13,7 @@ from verl_twgrpo.algorithm.vocabulary_parallel import HeadShard, vocabulary_para
 SCRIPT = Path(__file__).with_name("shards_on_two_ranks.py")
 
 
+@pytest.mark.slow
 def test_two_shards_give_the_divergence_log_probs_and_entropies_of_the_whole_head(on_two_ranks):
     for done in on_two_ranks(SCRIPT):
         assert done.returncode == 0, done.stderr[-2000:]

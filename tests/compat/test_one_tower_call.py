@@ -38,6 +38,7 @@ def qwen2_vl(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["qwen2_5_vl", "qwen2_vl"])
 def test_every_pair_of_kinds_trains_on_two_ranks(run, model, checkpoints, tmp_path):
     checkpoint = checkpoints["untied"] if model == "qwen2_5_vl" else qwen2_vl(tmp_path)
@@ -45,6 +46,7 @@ def test_every_pair_of_kinds_trains_on_two_ranks(run, model, checkpoints, tmp_pa
         assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.upstream_bug
 def test_without_the_mend_both_kinds_beside_one_fail(run, checkpoints):
     assert any(done.returncode for done in run(checkpoints["untied"], [["both", "image"]], "stock"))
