@@ -10,7 +10,7 @@ import pytest
 
 from verl_twgrpo.data.convert import convert
 from verl_twgrpo.data.prompts import PROMPTS
-from verl_twgrpo.data.sources import SOURCES
+from verl_twgrpo.data.sources import SOURCES, fields
 
 ANNOTATIONS = Path(__file__).parent / "annotations"
 
@@ -196,3 +196,10 @@ def test_the_unlabelled_test_split_of_clevrer_is_refused(videos, tmp_path):
 def test_an_unknown_source_is_refused_naming_the_known_ones(videos):
     with pytest.raises(ValueError, match="clever: unknown source; known: .*clevrer, jsonl, mmvu"):
         convert("clever", "x.json", videos)
+
+
+@pytest.mark.parametrize("row", [{"question": "Why \ud83d?"}, {"question": "Why?", "options": ["run", "\udc00"]}])
+def test_half_a_character_is_refused_by_its_field(row):
+    with pytest.raises(ValueError, match=r"^(question|options): \\u(d83d|dc00) is half a character"):
+        fields.text(row, "question")
+        fields.options(row)

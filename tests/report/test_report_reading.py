@@ -160,3 +160,11 @@ def test_a_dump_that_the_trainer_writes_is_read(tmp_path, schema):
     assert last.log_prob == [-3.0, -4.0, -5.0]
     assert set(TOKEN_COLUMNS) <= set(schema.names)
     assert json.dumps(read.responses[0].tokens)
+
+
+def test_weights_that_are_not_numbers_are_told_and_do_not_vanish_in_a_mean(make_run, group_rows):
+    spoilt = group_rows(1, "u")
+    spoilt[1]["weight"][2] = float("nan")
+    run = read_run(make_run("spoilt", dumps={1: [*spoilt, *group_rows(1, "v")]}), "spoilt")
+    assert np.isnan(run.groups[0].weights_T).tolist() == [False, False, True, False]
+    assert any("step_000001.parquet: of 1 groups some weights are not a number" in reason for reason in run.missing)

@@ -97,6 +97,8 @@ def test_a_run_without_tw_grpo_is_not_checked():
         ("trainer.v1.trainer_mode=colocate_async", r"trainer_mode=colocate_async: .* synchronous trainer"),
         ("trainer.v1.trainer_mode=sync", r"trainer_mode=sync: "),
         ("actor_rollout_ref.actor.strategy=megatron", r"actor\.strategy=megatron: supported are fsdp and fsdp2"),
+        ("algorithm=sova algorithm.adv_estimator=grpo", r"tw_grpo\.anchors=.*set algorithm\.adv_estimator=tw_grpo"),
+        ("algorithm=ema_grpo algorithm.adv_estimator=grpo", r"tw_grpo\.std=task: .*adv_estimator=tw_grpo"),
         ("actor_rollout_ref.rollout.temperature=0", r"rollout\.temperature=0: .* one and the same"),
         ("actor_rollout_ref.actor.clip_ratio_low=-0.1", r"clip_ratio_low=-0\.1: need 0 or more"),
         ("actor_rollout_ref.actor.clip_ratio_high=-0.1", r"clip_ratio_high=-0\.1: need 0 or more"),

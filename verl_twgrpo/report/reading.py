@@ -103,7 +103,12 @@ def read_run(folder: Path, label: str, quiet: bool = False) -> Run:
             " TensorBoard event files"
         )
     for path in tqdm(list(dumps.values()), desc=f"{label}: dumps", unit="step", disable=quiet or None):
-        run.groups += read_groups(path)
+        groups = read_groups(path)
+        run.groups += groups
+        if spoilt := sum(bool(np.isnan(group.weights_T).any()) for group in groups):
+            run.missing.append(
+                f"{path}: of {spoilt} groups some weights are not a number (tw_grpo/nan_tokens counts them)"
+            )
     if events:
         run.scalars = _read_scalars(folder, run.missing)
     if "tw_grpo/group_reward_std" not in run.scalars and not run.groups:
@@ -172,7 +177,11 @@ def mean_by_position(weights_G: Sequence[np.ndarray]) -> np.ndarray:
     for response, weights_L in enumerate(weights_G):
         padded_GT[response, : len(weights_L)] = weights_L
     # a position past every response of the group cannot be: the longest has it
-    return np.nanmean(padded_GT, axis=0)
+    means_T = np.nanmean(padded_GT, axis=0)
+    # what is not a number must not vanish in a mean
+    for weights_L in weights_G:
+        means_T[: len(weights_L)][np.isnan(weights_L)] = np.nan
+    return means_T
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,17 @@ def text(row: Mapping[str, Any], field: str) -> str:
     value = str(value).strip()
     if not value:
         raise ValueError(f"{field} is empty")
+    check_whole_characters(value, field)
     return value
+
+
+def check_whole_characters(value: str, field: str) -> None:
+    """Raises ``ValueError`` for half a character (JSON's "\\ud83d" alone), which no UTF-8 file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise ValueError(f"{field}: {half} is half a character (a lone surrogate); write the whole one") from None
 
 
 def options(row: Mapping[str, Any], field: str = "options") -> tuple[str, ...]:
@@ -43,6 +53,7 @@ def options(row: Mapping[str, Any], field: str = "options") -> tuple[str, ...]:
     for option in raw:
         if not isinstance(option, str):
             raise ValueError(f"{field}: need texts, got {option!r:.60}")
+        check_whole_characters(option, field)
     if len(raw) > len(LETTERS):
         raise ValueError(f"{field}: {len(raw)} options, at most {len(LETTERS)} have letters")
     marks = [mark for option in raw if (mark := _LETTERED.match(option))]
