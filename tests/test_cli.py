@@ -70,7 +70,7 @@ def test_doctor_shows_a_misfit_and_what_to_do(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "!! verl" in out
     assert "-> pip install 'verl<0.10,>=0.9'" in out
-    assert out.splitlines()[-1].startswith("training cannot start: 1")
+    assert out.splitlines()[-1].startswith("not ready: 1 problem")
 
 
 def test_doctor_shows_the_error_of_a_plugin_that_verl_hides(monkeypatch):

@@ -507,7 +507,7 @@ def test_a_group_without_tokens_gives_empty_results():
     [
         ({"kind": "kl"}, "divergence 'kl' is unknown, choose one of jsd, released, live"),
         ({"lengths_G": [3, 3]}, r"expected \[6, H\]"),
-        ({"lengths_G": []}, "no rows"),
+        ({"lengths_G": []}, "no responses"),
         ({"lengths_G": [6, -1]}, "row 1 has negative length -1"),
         ({"head_VH": torch.zeros(7, H + 1)}, "head_VH has shape"),
         ({"bias_V": torch.zeros(6)}, "bias_V has shape"),

@@ -49,10 +49,14 @@ class Group:
 
 @dataclass
 class Run:
-    """One run. scalars: metric -> step -> value. rollout_rewards: step -> group -> rewards. missing: in words."""
+    """One run. dumps: by step, those that can be drawn. scalars: metric -> step -> value.
+
+    rollout_rewards: step -> group -> rewards. missing: in words.
+    """
 
     label: str
     folder: Path
+    dumps: dict[int, Path] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     scalars: dict[str, dict[int, float]] = field(default_factory=dict)
     rollout_rewards: dict[int, dict[str, list[float]]] = field(default_factory=dict)
@@ -91,7 +95,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
 def read_run(folder: Path, label: str, quiet: bool = False) -> Run:
     """Read one run directory; what is not there is said in ``missing``. Raises ``ValueError`` if nothing is."""
     run = Run(label, folder)
-    dumps = sound_dumps(step_files(folder / "tw_grpo", "step_*.parquet"), run.missing)
+    dumps = run.dumps = sound_dumps(step_files(folder / "tw_grpo", "step_*.parquet"), run.missing)
     rollouts = step_files(folder / "rollouts", "*.jsonl")
     events = event_files(folder)
     run.validation = step_files(folder / "validation", "*.jsonl")

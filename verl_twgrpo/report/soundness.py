@@ -32,9 +32,15 @@ COLUMNS = {
     "entropy": ("lists of numbers", _list_of(kinds.is_floating)),
     "log_prob": ("lists of numbers", _list_of(kinds.is_floating)),
 }
+# as above, of dumps that have them
+OPTIONAL = {name: ("lists of numbers", _list_of(kinds.is_floating)) for name in ("advantage", "rollout_log_prob")}
 # null where the reward or the run has none; a divergence is null where no head pass ran
-NULLABLE = ("id", "ground_truth", "accuracy", "soft_accuracy", "format", "divergence")
+NULLABLE = ("id", "ground_truth", "accuracy", "soft_accuracy", "format", "divergence", *OPTIONAL)
 BY_TOKEN = ("tokens", "weight", "divergence", "entropy", "log_prob")
+
+
+is_numbers_by_token = _list_of(kinds.is_floating)
+"""Whether a column's type is that of a signal that shades tokens."""
 
 
 def sound_dumps(dumps: Mapping[int, Path], missing: list[str]) -> dict[int, Path]:
@@ -56,10 +62,11 @@ def dump_problem(path: Path) -> str:
         absent = [name for name in COLUMNS if name not in names]
         if absent:
             return f"column {', '.join(absent)} is missing: not a dump of token weights"
-        table = pyarrow.parquet.read_table(path, columns=list(COLUMNS), partitioning=None)
+        columns = COLUMNS | {name: OPTIONAL[name] for name in OPTIONAL if name in names}
+        table = pyarrow.parquet.read_table(path, columns=list(columns), partitioning=None)
     except (pyarrow.ArrowException, OSError) as error:
         return f"not a parquet file that can be read ({str(error).strip().splitlines()[0]})"
-    for name, (what, right) in COLUMNS.items():
+    for name, (what, right) in columns.items():
         column = table[name]
         if not right(_plain(column.type)) and not (name in NULLABLE and kinds.is_null(column.type)):
             return f"column {name}: need {what}, got {column.type}"

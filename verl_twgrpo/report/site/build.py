@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from verl_twgrpo import __version__
 from verl_twgrpo.files import atomic_write
-from verl_twgrpo.report.reading import Run, step_files
+from verl_twgrpo.report.reading import Run
 
 from .frames import FrameStrips
 from .groups import list_entry, read_step
@@ -76,7 +76,7 @@ class Site:
 
     def update(self, runs: Sequence[Run], pictures: Iterable[tuple[str, str]] = ()) -> None:
         """Write the data of ``runs``: of a step, only if its file is new. pictures: further files and what they are."""
-        steps = [step_files(run.folder / "tw_grpo", "step_*.parquet") for run in runs]
+        steps = [run.dumps for run in runs]
         if not self._samples:
             share = GROUPS_BUDGET // len(runs)
             self._samples = [

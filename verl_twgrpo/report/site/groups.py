@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from verl_twgrpo.report.reading import TOKEN_COLUMNS, read_rollouts, read_table
 from verl_twgrpo.report.series import spread
+from verl_twgrpo.report.soundness import is_numbers_by_token
 from verl_twgrpo.rewards import parse_answer
 from verl_twgrpo.rewards.routing import DEFAULT_TASK
 from verl_twgrpo.rows import rows_by_group
@@ -47,7 +48,7 @@ def read_step(
     wanted = chosen(ids)
     numbers = {uid: number for number, uid in enumerate(ids)}
     rows = table.filter(pyarrow.compute.is_in(table["group"], pyarrow.array(wanted, pyarrow.string()))).to_pylist()
-    further = [name for name in names if name not in KNOWN]
+    further = [name for name in names if name not in KNOWN and is_numbers_by_token(table.schema.field(name).type)]
     prompts = {row.group: row.prompt for row in read_rollouts(_rollouts(path))[0]}
     return [
         _group(numbers[uid], uid, [rows[place] for place in places], further, prompts.get(uid), questions)
@@ -157,8 +158,6 @@ def _signals(rows: Sequence[Mapping[str, Any]], further: Iterable[str]) -> dict[
     }
     for name in further:
         values = [row[name] for row in rows]
-        if not all(value is None or isinstance(value, list) for value in values):
-            continue
         if name.startswith(VIEW):
             columns[f"|d| {name.removeprefix(VIEW)}"] = [
                 _difference(row["log_prob"], value, absolute=True) for row, value in zip(rows, values, strict=True)
