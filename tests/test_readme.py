@@ -84,6 +84,7 @@ def run(words: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_each_command_finds_what_the_one_before_wrote(folder, checkpoint):
     for words in commands():
         if words[:2] == ["verl-twgrpo", "data"]:

@@ -16,11 +16,13 @@ def run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_it_imports():
     done = run("from verl_twgrpo.torchvision_ops import declare_missing_ops as d; d(); d(); import torchvision")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_one_that_works_is_left_alone():
     # here: one that is imported already
     code = "import sys, types; sys.modules['torchvision'] = types.ModuleType('torchvision');"
@@ -28,6 +30,7 @@ def test_one_that_works_is_left_alone():
     assert run(code).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.upstream_bug
 def test_its_import_fails_by_itself():
     assert "operator torchvision::nms does not exist" in run("import torchvision").stderr

@@ -119,6 +119,7 @@ def test_shapes_are_drawn_where_they_are_in_their_colour():
     assert (first != last).any()
 
 
+@pytest.mark.slow
 def test_five_objects_and_four_options(tmp_path):
     harder = Difficulty(WorldSpec(objects=5, radius=0.1, start_gap=0.23), options=4)
     items = generate(tmp_path, "validation", 3, seed=0, difficulty=harder)

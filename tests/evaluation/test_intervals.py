@@ -99,6 +99,7 @@ def test_equal_models_differ_by_zero_give_or_take():
     assert result.low < 0 < result.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [(0.5, 0.1, 0.1, 0.3), (0.6, 0.2, 0.05, 0.15), (0.05, 0.02, 0.01, 0.92)])
 def test_the_paired_interval_covers_the_true_difference_95_times_in_100(cells):
     draws = np.random.default_rng(0).multinomial(80, cells, size=1500)

@@ -21,6 +21,7 @@ def typed(*words, cwd) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_path_from_annotations_to_a_plan_runs_step_by_step(checkpoint, make_video, tmp_path):
     for split, count in (("train", 8), ("validation", 2)):
         rows = []

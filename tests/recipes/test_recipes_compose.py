@@ -203,6 +203,7 @@ def test_evaluation_trains_nothing_and_keeps_all_answers():
     assert (values.do_sample, values.top_p, values.temperature) == (True, 0.001, 0.01)
 
 
+@pytest.mark.slow
 def test_the_algorithm_of_the_command_line_wins_over_the_recipe():
     assert composed(f"recipe={MAIN}", "algorithm=tw_grpo_released").algorithm.tw_grpo.divergence == "released"
     assert composed(f"recipe={MAIN}", "algorithm=grpo_token").algorithm.tw_grpo.alpha == 0

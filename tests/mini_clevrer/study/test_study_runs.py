@@ -68,6 +68,7 @@ def test_blank_questions_keep_ids_and_truth(tmp_path):
     assert (blank["extra_info"], blank["reward_model"]) == (row["extra_info"], row["reward_model"])
 
 
+@pytest.mark.slow
 def test_what_the_recipe_reads_is_made_once(tmp_path, capsys):
     untrained = WarmStart(perception_steps=0, plain_steps=0, verdict_steps=0, worlds=1)
     for _ in range(2):
