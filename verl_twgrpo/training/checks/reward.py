@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
-
-from verl_twgrpo.rewards.manager import check_settings
 
 from .registry import check
 
 
 @check()
 def check_reward_manager(config: DictConfig) -> None:
+    # a second of imports that a refusal of a setting need not wait for
+    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+
+    from verl_twgrpo.rewards.manager import check_settings
+
     manager = config.reward.reward_manager
     if manager.get("source", "register") == "register" and manager.name not in REWARD_MANAGER:
         raise ValueError(
