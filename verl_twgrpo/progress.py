@@ -14,9 +14,9 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """``with Progress(134, "frames", "video") as progress: progress.advance(failed=2)``."""
+    """``with Progress(134, "frames", "video") as progress: progress.advance(failed=2)``; total: None if not known."""
 
-    def __init__(self, total: int, what: str, unit: str) -> None:
+    def __init__(self, total: int | None, what: str, unit: str) -> None:
         self.done, self.total, self.what, self.unit = 0, total, what, unit
         self._bar = tqdm(total=total, desc=what, unit=unit, disable=None)
         self._start = self._said = time.monotonic()
@@ -43,11 +43,12 @@ class Progress:
         self._said = time.monotonic()
         shown = "".join(f", {value} {name}" for name, value in facts.items())
         seconds = self._said - self._start
-        line = f"{self.what}: {self.done} of {self.total} {self.unit}s after {seconds:.0f} s{shown}"
+        of = "" if self.total is None else f" of {self.total}"
+        line = f"{self.what}: {self.done}{of} {self.unit}s after {seconds:.0f} s{shown}"
         print(line, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+def progress(items: Iterable[T], total: int | None, what: str, unit: str) -> Iterator[T]:
     """The items, with progress shown while they are taken."""
     with Progress(total, what, unit) as shown:
         for item in items:

@@ -26,6 +26,7 @@ from verl_twgrpo.algorithm.divergences import RELEASED_CLAMP
 from verl_twgrpo.algorithm.head_pass import chunked_group_divergence
 from verl_twgrpo.bench.device import add_device, check_device
 from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
+from verl_twgrpo.progress import progress
 
 METHODS = ("gemm", "naive", "jsd", "jsd_bf16", "released", "released_bf16")
 PROCESSES_PER_METHOD = 3
@@ -100,9 +101,9 @@ def measure_shape(shape: Shape, device: str = "cpu") -> list[Measurement]:
     Raises ChildProcessError with the process's last words if it fails for another reason than memory.
     """
     turns: dict[str, list[dict]] = {method: [] for method in METHODS}
-    for _ in range(PROCESSES_PER_METHOD):
-        for method, results in turns.items():
-            results.append(_in_fresh_process(method, shape, device))
+    what = f"G={shape.G} T={shape.T} H={shape.H} V={shape.V}"
+    for method in progress([*METHODS] * PROCESSES_PER_METHOD, len(METHODS) * PROCESSES_PER_METHOD, what, "turn"):
+        turns[method].append(_in_fresh_process(method, shape, device))
     name = torch.cuda.get_device_name() if device == "cuda" else device
     measurements = []
     for method, results in turns.items():

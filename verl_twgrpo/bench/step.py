@@ -70,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'algorithm':<18}{'phase':<20}{'unpacked s':>11}{'packed s':>10}{'ratio':>7}")
     measurements: list[Measurement] = []
     for algorithm in args.algorithm.split(","):
-        logged = [train(runs[algorithm, packed]) for packed in PACKED]
+        logged = []
+        for packed in PACKED:
+            number = list(runs).index((algorithm, packed)) + 1
+            what = f"{algorithm}, algorithm.packed_groups={packed}, {args.steps} steps"
+            print(f"run {number} of {len(runs)}: {what}", file=sys.stderr, flush=True)
+            logged.append(train(runs[algorithm, packed]))
         of_algorithm = compare(algorithm, *logged)
         for m in of_algorithm:
             print(

@@ -16,6 +16,7 @@ import datasets
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits
 from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.sources import BROKEN, SOURCES
+from verl_twgrpo.progress import progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +212,8 @@ def _invert(args: argparse.Namespace) -> int:
         items, write_audit = _inverted([from_row(row) for row in rows], args, out)
     except ValueError as error:
         raise ValueError(f"{args.file}: {error}") from None
-    rows = [to_row(item, k, limits[k], args.prompt) for k, item in enumerate(items)]
+    shown = progress(items, len(items), "prompts", "row")
+    rows = [to_row(item, k, limits[k], args.prompt) for k, item in enumerate(shown)]
     write_rows(rows, out, force=args.force, relative=has_relative_videos(args.file))
     if left_out:
         _write_json(left_out, out.with_suffix(".left_out.json"))
@@ -227,7 +229,8 @@ def _usable_rows(file: str, strict: bool) -> tuple[list[dict[str, Any]], list[di
     from verl_twgrpo.data.rows import read_raw_rows, row_problem
 
     rows, left_out = [], []
-    for number, row in enumerate(read_raw_rows(file)):
+    raw = read_raw_rows(file)
+    for number, row in enumerate(progress(raw, len(raw), "reading", "row")):
         problem = row_problem(row) or ("" if row["videos"] else "videos: need one, got none")
         try:
             if not problem:
@@ -257,7 +260,7 @@ def _inverted(items: list, args: argparse.Namespace, out: Path) -> tuple[list, C
     if args.paper_compatible and args.negation:
         raise ValueError("--negation has no effect with --paper-compatible, which has its own rules")
     outcomes = invert_all(
-        items,
+        progress(items, len(items), "inversion", "question"),
         seed=args.seed or 0,
         paper_compatible=args.paper_compatible,
         negation=args.negation or "meaning",
@@ -309,7 +312,8 @@ def _audit(args: argparse.Namespace) -> int:
 
     ensure_absent([path for path in (args.json, args.csv) if path], args.force)
     settings = mixture_from_words(args.set)
-    found = lazy_answers((row for file in args.files for row in read_rows(file)), settings)
+    rows = [row for file in args.files for row in read_rows(file)]
+    found = lazy_answers(progress(rows, len(rows), "truths", "row"), settings)
     print(to_table(found), end="")
     if args.json:
         _write_json([dataclasses.asdict(one) for one in found], Path(args.json))

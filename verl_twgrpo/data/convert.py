@@ -13,6 +13,7 @@ from verl_twgrpo.data.reading import Unreadable, read_annotations
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.data.sources import Skipped, Source
 from verl_twgrpo.data.sources import source as source_of
+from verl_twgrpo.progress import progress
 from verl_twgrpo.rewards import validate
 from verl_twgrpo.video.digest import video_digests
 
@@ -94,7 +95,7 @@ def convert(
     split = split or chosen.split
     result = Conversion()
     seen: dict[str, tuple[str, Item]] = {}
-    for where, found in _found(chosen, annotations, split):
+    for where, found in progress(_found(chosen, annotations, split), None, "annotations", "row"):
         try:
             item = _usable(where, found, seen, folder, annotations, result, chosen.unique_video_names)
         except ValueError as error:
