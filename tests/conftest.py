@@ -482,6 +482,7 @@ class FakeStep:
 
         from verl_twgrpo.algorithm.task_deviation import TaskMoments
         from verl_twgrpo.training.dump import StepDump
+        from verl_twgrpo.training.prompt_order import PromptOrder
         from verl_twgrpo.training.settings import TWGRPOConfig
         from verl_twgrpo.training.trainer import TWGRPOTrainer
 
@@ -499,7 +500,7 @@ class FakeStep:
         trainer.weighting = trainer.tw_grpo.make_weighting()
         trainer._moments = TaskMoments(trainer.tw_grpo.std_decay) if trainer.tw_grpo.std == "task" else None
         trainer.config.algorithm.tw_grpo = settings
-        trainer._groups, trainer._prompt_number, trainer._prompt_order = [], {}, {}
+        trainer._groups, trainer._prompt_number, trainer._prompt_order = [], {}, PromptOrder()
         trainer.packed_groups = "false"
         trainer._dump, trainer._dump_futures = StepDump(trainer.tw_grpo.dump_dir), []
         trainer._dump_executor = ThreadPoolExecutor(1)

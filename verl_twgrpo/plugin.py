@@ -29,7 +29,7 @@ def register_algorithm(core_algos: ModuleType) -> None:
 
 
 def register_trainer(_: ModuleType) -> None:
-    """V1 trainer ``tw_grpo``."""
+    """V1 trainer ``tw_grpo``, and one for each of verl's asynchronous trainers."""
     import verl_twgrpo.training.trainer  # noqa: F401
 
 
@@ -52,6 +52,7 @@ def check_before_training(config_module: ModuleType) -> None:
     def check(wrapped, instance, args, kwargs):
         from verl_twgrpo.training.checks import check_training_config
         from verl_twgrpo.training.exit_summary import install_exit_summary
+        from verl_twgrpo.training.modes import choose_trainer
 
         config = args[0] if args else kwargs["config"]
         try:
@@ -61,6 +62,7 @@ def check_before_training(config_module: ModuleType) -> None:
             raise SystemExit(f"verl-twgrpo: {error}") from error
         for note in notes:
             print(f"verl-twgrpo: note: {note}", file=sys.stderr)
+        choose_trainer(config)
         install_exit_summary(config)
         return wrapped(*args, **kwargs)
 

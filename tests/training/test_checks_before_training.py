@@ -94,7 +94,7 @@ def test_a_run_without_tw_grpo_is_not_checked():
         ("algorithm.adv_estimator=gae", r"algorithm\.adv_estimator=gae: TW-GRPO has no critic"),
         ("critic.enable=True", r"has no critic"),
         ("trainer.use_v1=False", r"trainer\.use_v1=False: .* V1 trainer only"),
-        ("trainer.v1.trainer_mode=colocate_async", r"trainer_mode=colocate_async: .* synchronous trainer"),
+        ("trainer.v1.trainer_mode=async", r"trainer_mode=async: .* choose colocate_async or separate_async"),
         ("trainer.v1.trainer_mode=sync", r"trainer_mode=sync: "),
         ("actor_rollout_ref.actor.strategy=megatron", r"actor\.strategy=megatron: supported are fsdp and fsdp2"),
         ("algorithm=sova algorithm.adv_estimator=grpo", r"tw_grpo\.anchors=.*set algorithm\.adv_estimator=tw_grpo"),
@@ -179,6 +179,55 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
 )
 def test_what_can_work_passes(good, override):
     assert check(*good, *shlex.split(override)) == []
+
+
+SEPARATE = [
+    "trainer.v1.trainer_mode=separate_async",
+    "trainer.v1.separate_async.parameter_sync_step=2",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    "actor_rollout_ref.rollout.nnodes=1",
+    "actor_rollout_ref.rollout.n_gpus_per_node=1",
+    "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl",
+]
+
+
+def test_verls_asynchronous_trainers_are_taken(good):
+    check(*good, "trainer.v1.trainer_mode=colocate_async", "algorithm.packed_groups=true")
+    check(*good, *SEPARATE, "algorithm.packed_groups=true")
+    check(*good, "trainer.v1.trainer_mode=colocate_async", "algorithm=grpo_token")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.train_batch_size=6",
+            r"train_batch_size=6: .*sync_step=2 times .*ppo_mini_batch_size=2; set it to 4$",
+        ),
+        ("actor_rollout_ref.rollout.nnodes=0", r"rollout\.nnodes=0: separate_async rolls out on GPUs of its own"),
+        ("actor_rollout_ref.rollout.n_gpus_per_node=0", r"rollout\.n_gpus_per_node=0: "),
+        ("actor_rollout_ref.rollout.checkpoint_engine.backend=naive", r"checkpoint_engine\.backend=naive: "),
+        ("actor_rollout_ref.hybrid_engine=False", r"hybrid_engine=False: verl 0\.9\.1 fails there"),
+        # four prompts a step, but a batch is an update's
+        ("trainer.n_gpus_per_node=4", r"ppo_mini_batch_size=2: 4 data-parallel ranks .* whole groups"),
+    ],
+)
+def test_what_verls_separate_trainer_would_find_in_a_worker_is_said_before(good, override, message):
+    with pytest.raises(ValueError, match=message):
+        check(*good, *SEPARATE, override)
+
+
+def test_colocated_rollouts_get_the_parameters_of_every_step(good):
+    mode = ["trainer.v1.trainer_mode=colocate_async", "+trainer.v1.colocate_async.parameter_sync_step=2"]
+    with pytest.raises(ValueError, match=r"colocate_async\.parameter_sync_step=2: .* after every step"):
+        check(*good, *mode)
+
+
+def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
+    ulysses = ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"]
+    check(*good, "data.train_batch_size=3", *ulysses)
+    with pytest.raises(ValueError, match="train_batch_size=3: 2 data-parallel ranks"):
+        check(*good, "data.train_batch_size=3", "trainer.n_gpus_per_node=4", *ulysses)
 
 
 @pytest.mark.parametrize("mode", ["clip_cov", "kl_cov"])

@@ -208,7 +208,7 @@ def test_a_dump_that_cannot_be_written_is_said_once_and_training_goes_on(step, t
 def test_what_is_stored_is_among_the_fields_that_workers_are_sent(monkeypatch):
     from transfer_queue import KVBatchMeta
 
-    from verl_twgrpo.training import trainer
+    from verl_twgrpo.training import trainer_mixin as trainer
 
     monkeypatch.setattr(trainer.tq, "kv_batch_put", lambda **_: None)
     batch = KVBatchMeta(keys=["a_0_0"], tags=[{}], fields=["advantages"])

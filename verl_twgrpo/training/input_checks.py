@@ -29,9 +29,13 @@ class InputChecks(_Trainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        if not self._rollout_checked:
+        if not self._rollout_checked and self._responses_are_current():
             self._rollout_checked = check_rollout_probs(metrics, self.tw_grpo.max_rollout_probs_diff)
         return batch
+
+    def _responses_are_current(self) -> bool:
+        """Whether all of the batch was answered by the policy that its log-probs are taken under."""
+        return True
 
 
 def check_rollout_probs(metrics: Mapping[str, Any], limit: float | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from verl.experimental.separation.engine_workers import DetachActorWorker
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker, TrainingWorkerConfig
 
@@ -45,3 +46,7 @@ class TWGRPOWorker(ActorRolloutRefWorker):
     def take_packing_counts(self) -> dict[str, int]:
         """Tokens that this rank ran through the model since the last call, and how many it had been unpacked."""
         return self.actor.engine.take_packing_counts()
+
+
+class TWGRPODetachedWorker(TWGRPOWorker, DetachActorWorker):
+    """The same, which can also put its parameters away and back (verl/experimental/separation/engine_workers.py)."""

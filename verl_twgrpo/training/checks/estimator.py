@@ -5,6 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.core_algos import AdvantageEstimator
 
+from verl_twgrpo.training.modes import is_ours
+
 from .registry import check
 
 
@@ -35,8 +37,11 @@ def check_estimator_settings(config: DictConfig) -> None:
     if not used:
         return
     mode = config.trainer.v1.trainer_mode
-    for key, value in (("algorithm.adv_estimator", estimator), ("trainer.v1.trainer_mode", mode)):
-        if value != "tw_grpo":
+    for key, value, heeds in (
+        ("algorithm.adv_estimator", estimator, estimator == "tw_grpo"),
+        ("trainer.v1.trainer_mode", mode, is_ours(config)),
+    ):
+        if not heeds:
             raise ValueError(
                 f"algorithm.tw_grpo.{used[0]}={settings[used[0]]}: nobody would look at it with {key}={value}; "
                 f"set {key}=tw_grpo"

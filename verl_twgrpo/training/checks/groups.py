@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from verl_twgrpo.training.batches import sequence_parallel_size
+from verl_twgrpo.training.modes import prompts_per_batch
+
 from .registry import check
 
 
@@ -26,9 +29,11 @@ def check_temperature(config: DictConfig) -> None:
 
 @check(runs="weighted")
 def check_whole_groups(config: DictConfig) -> None:
-    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if config.data.train_batch_size % ranks:
+    _, sequence_parallel = sequence_parallel_size(config)
+    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes // sequence_parallel
+    key, prompts = prompts_per_batch(config)
+    if ranks and prompts % ranks:
         raise ValueError(
-            f"data.train_batch_size={config.data.train_batch_size}: {ranks} data-parallel ranks "
-            "(trainer.n_gpus_per_node * trainer.nnodes) cannot share it in whole groups; make it a multiple"
+            f"{key}={prompts}: {ranks} data-parallel ranks (trainer.n_gpus_per_node * trainer.nnodes) cannot share it "
+            "in whole groups; make it a multiple"
         )

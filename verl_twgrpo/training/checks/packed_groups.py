@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_twgrpo.training.engines.packable import why_not_model
+from verl_twgrpo.training.modes import is_ours
 from verl_twgrpo.training.settings import packed_groups_setting
 
 from .registry import check
@@ -28,9 +29,8 @@ def why_unpacked(config: DictConfig) -> str | None:
 
     Of a model that is not on this disk nothing is known here: the engine looks once more.
     """
-    mode = config.trainer.v1.trainer_mode
-    if mode != "tw_grpo":
-        return f"trainer.v1.trainer_mode={mode} does not keep groups together"
+    if not is_ours(config):
+        return f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} does not keep groups together"
     if OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.pad_to_length"):
         return "actor_rollout_ref.actor.fsdp_config.pad_to_length=True wants rows of one length"
     for key in KEYS[:2]:

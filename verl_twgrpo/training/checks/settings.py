@@ -7,6 +7,7 @@ from dataclasses import fields
 from omegaconf import DictConfig, OmegaConf
 
 from verl_twgrpo.config.near_names import no_such_setting
+from verl_twgrpo.training.modes import OURS
 from verl_twgrpo.training.settings import TWGRPOConfig
 
 
@@ -14,10 +15,14 @@ def check_settings(config: DictConfig) -> bool:
     """Whether the run has ``algorithm.tw_grpo``. Raises ``ValueError`` if it has none but needs it."""
     if OmegaConf.select(config, "algorithm.tw_grpo") is not None:
         return True
-    for key in ("trainer.v1.trainer_mode", "actor_rollout_ref.actor.policy_loss.loss_mode"):
-        if OmegaConf.select(config, key) == "tw_grpo":
+    for key, ours in (
+        ("trainer.v1.trainer_mode", list(OURS.values())),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode", ["tw_grpo"]),
+    ):
+        value = OmegaConf.select(config, key)
+        if value in ours:
             raise ValueError(
-                f"algorithm.tw_grpo is not set, but {key}=tw_grpo: select algorithm=tw_grpo, which sets both; for a "
+                f"algorithm.tw_grpo is not set, but {key}={value}: select algorithm=tw_grpo, which sets both; for a "
                 "run without token weights take algorithm=grpo_token"
             )
     return False

@@ -1,8 +1,10 @@
-"""The trainer: verl's synchronous V1 trainer, as ``tw_grpo``, started by verl's own entry point."""
+"""The trainer: one of verl's V1 trainers with ours before it, started by verl's own entry point."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
+
+from verl_twgrpo.training.modes import is_ours, verls_mode
 
 from .registry import check
 from .settings import read_settings
@@ -19,10 +21,10 @@ def check_trainer(config: DictConfig) -> None:
     if not config.trainer.use_v1:
         raise ValueError("trainer.use_v1=False: TW-GRPO runs on verl's V1 trainer only; leave it True")
     weighted = read_settings(config.algorithm.tw_grpo).weighted
-    if mode != "tw_grpo" and (weighted or mode != "sync"):
+    if not is_ours(config) and (weighted or mode != "sync"):
         raise ValueError(
-            f"trainer.v1.trainer_mode={mode}: token weights need the synchronous trainer tw_grpo; verl's asynchronous "
-            "modes are not supported, leave the mode that algorithm=... sets"
+            f"trainer.v1.trainer_mode={mode}: this trainer computes no token weights; leave the mode that "
+            "algorithm=... sets, or choose colocate_async or separate_async"
         )
 
 
@@ -38,20 +40,50 @@ def check_entry_point(config: DictConfig) -> None:
 
 @check()
 def check_hybrid_engine(config: DictConfig) -> None:
-    if not config.actor_rollout_ref.get("hybrid_engine", True):
-        raise ValueError(
-            "actor_rollout_ref.hybrid_engine=False: the synchronous trainer keeps actor and rollout on the same "
-            "devices and does not look at it; leave it True"
-        )
+    if config.actor_rollout_ref.get("hybrid_engine", True):
+        return
+    reason = "its trainer keeps actor and rollout on the same devices and does not look at it"
+    if verls_mode(config) == "separate_async":
+        reason = "verl 0.9.1 fails there before the first step (trainer_separate_async.py: logger.info(flush=True))"
+    raise ValueError(f"actor_rollout_ref.hybrid_engine=False: {reason}; leave it True")
 
 
 @check()
 def check_parameter_sync_step(config: DictConfig) -> None:
-    step = OmegaConf.select(config, "trainer.v1.sync.parameter_sync_step", default=1)
-    if step != 1:
+    mode = verls_mode(config)
+    step = OmegaConf.select(config, f"trainer.v1.{mode}.parameter_sync_step", default=1)
+    if mode != "separate_async" and step != 1:
         raise ValueError(
-            f"trainer.v1.sync.parameter_sync_step={step}: the synchronous trainer hands parameters over after every "
-            "step; leave it out"
+            f"trainer.v1.{mode}.parameter_sync_step={step}: this trainer hands parameters over after every step; leave "
+            "it out"
+        )
+
+
+@check(runs="training")
+def check_separate_async(config: DictConfig) -> None:
+    """What verl's trainer asserts in a worker (verl/trainer/ppo/v1/trainer_separate_async.py)."""
+    if verls_mode(config) != "separate_async":
+        return
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    steps = config.trainer.v1.separate_async.parameter_sync_step
+    if config.data.train_batch_size != steps * actor.ppo_mini_batch_size:
+        raise ValueError(
+            f"data.train_batch_size={config.data.train_batch_size}: separate_async needs "
+            f"trainer.v1.separate_async.parameter_sync_step={steps} times "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}; set it to "
+            f"{steps * actor.ppo_mini_batch_size}"
+        )
+    for name in ("nnodes", "n_gpus_per_node"):
+        if rollout[name] < 1:
+            raise ValueError(
+                f"actor_rollout_ref.rollout.{name}={rollout[name]}: separate_async rolls out on GPUs of its own; say "
+                "how many with actor_rollout_ref.rollout.nnodes and n_gpus_per_node"
+            )
+    backend = rollout.checkpoint_engine.backend
+    if backend == "naive":
+        raise ValueError(
+            f"actor_rollout_ref.rollout.checkpoint_engine.backend={backend}: it hands parameters over on the same GPU "
+            "only; separate_async needs another one, as nccl"
         )
 
 
