@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="verl-twgrpo", description="TW-GRPO for verl")
     parser.add_argument("--version", action="version", version=f"verl-twgrpo {__version__}")
-    _add_commands(parser, COMMANDS, words)
-    args = parser.parse_args(words)
     try:
+        _add_commands(parser, COMMANDS, words)
+        args = parser.parse_args(words)
         return args.run(args) or 0
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "files are written whole or not at all, so none is half there"
