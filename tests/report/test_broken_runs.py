@@ -72,7 +72,7 @@ def test_no_dump_and_no_line_ends_in_a_traceback(make_run, schema, no_drawing, g
             path.write_text("\n".join(changed), encoding="utf-8")
         assert cli.main(["report", str(folder), "--out", str(tmp_path / "out"), "--force"]) in (0, 2)
         said = capsys.readouterr()
-        problem = dump_problem(dump)
+        problem = dump_problem(dump, 1)
         if problem:
             left_out += 1
             assert problem in said.out + said.err
@@ -89,11 +89,12 @@ def test_no_dump_and_no_line_ends_in_a_traceback(make_run, schema, no_drawing, g
         ({"weight": None}, "column weight: need lists of numbers, got null"),
         ({"tokens": [None] * 4}, "column tokens: need lists of texts, got list<"),
         ({"entropy": [1.0, None]}, "column entropy: a token without a value"),
+        ({"step": 3}, "column step: the file is named after step 1, its rows are of step 3"),
     ],
 )
 def test_the_column_and_what_is_wrong_with_it_are_said(change, problem, group_rows, tmp_path):
     path = tmp_path / "step_000001.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | change for row in group_rows(1, "u")]), path)
-    assert dump_problem(path).startswith(problem)
+    assert dump_problem(path, 1).startswith(problem)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(group_rows(1, "u")), path)
-    assert dump_problem(path) == ""
+    assert dump_problem(path, 1) == ""

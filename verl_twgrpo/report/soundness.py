@@ -47,7 +47,7 @@ def sound_dumps(dumps: Mapping[int, Path], missing: list[str]) -> dict[int, Path
     """The dumps, by step, that can be read; what is wrong with each of the others goes into ``missing``."""
     sound = {}
     for step, path in dumps.items():
-        problem = dump_problem(path)
+        problem = dump_problem(path, step)
         if problem:
             missing.append(f"{path}: {problem}")
         else:
@@ -55,8 +55,8 @@ def sound_dumps(dumps: Mapping[int, Path], missing: list[str]) -> dict[int, Path
     return sound
 
 
-def dump_problem(path: Path) -> str:
-    """What keeps a dump from being drawn, with the column; "" for a sound one."""
+def dump_problem(path: Path, step: int) -> str:
+    """What keeps a dump from being drawn, with the column; "" for a sound one. step: that of its name."""
     try:
         names = pyarrow.parquet.read_schema(path).names
         absent = [name for name in COLUMNS if name not in names]
@@ -82,7 +82,12 @@ def dump_problem(path: Path) -> str:
         lengths = pc.list_value_length(column)
         if not pc.all(pc.equal(lengths, pc.list_value_length(table["tokens"]))).as_py():
             return f"column {name}: a response has another number of values than tokens"
-    return "" if table.num_rows else "it has no rows"
+    if not table.num_rows:
+        return "it has no rows"
+    steps = pc.unique(table["step"]).to_pylist()
+    if steps != [step]:
+        return f"column step: the file is named after step {step}, its rows are of step {', '.join(map(str, steps))}"
+    return ""
 
 
 def _plain(kind: pyarrow.DataType) -> pyarrow.DataType:
