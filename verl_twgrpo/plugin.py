@@ -69,6 +69,13 @@ def check_before_training(config_module: ModuleType) -> None:
     wrapt.wrap_function_wrapper(config_module, "validate_config", check)
 
 
+def check_entry_point(main_ppo: ModuleType) -> None:
+    """Other entry points of verl's are refused before Ray starts."""
+    from verl_twgrpo.training.checks.trainer import check_before_ray
+
+    check_before_ray(main_ppo)
+
+
 def register_cpu_rollout(replica: ModuleType) -> None:
     """vLLM's replica for platform "cpu"."""
 
@@ -117,6 +124,7 @@ ON_IMPORT = {
     "verl.experimental.reward_loop": register_reward_manager,
     "verl.experimental.agent_loop": register_agent_loop,
     "verl.utils.config": check_before_training,
+    "verl.trainer.main_ppo": check_entry_point,
     "qwen_vl_utils.vision_process": offer_video_reader,
     "verl.utils.dataset.rl_dataset": resolve_video_paths,
     "transformers.video_processing_utils": share_prepared_frames,

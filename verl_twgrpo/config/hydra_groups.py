@@ -7,7 +7,9 @@ its list. With nothing selected the composed configuration is verl's, byte for b
 
 from __future__ import annotations
 
+import sys
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -18,6 +20,8 @@ from omegaconf import ListConfig, OmegaConf
 
 SCHEME = "verl-twgrpo"
 PRIMARY = "ppo_trainer.yaml"
+# verl's entry points whose trainers know nothing of token weights, by the end of their search path
+OTHER_TRAINERS = ("one_step_off_policy", "fully_async_policy")
 # A recipe overrides the algorithm, so the algorithm stands first.
 GROUPS = ("algorithm", "recipe")
 
@@ -68,10 +72,33 @@ class VerlSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         main = [entry for entry in search_path.get_path() if entry.provider == "main"]
         path = (main[0].path or "").removeprefix("pkg://").replace(".", "/").rstrip("/") if main else ""
+        for name in OTHER_TRAINERS:
+            if path.endswith(f"verl/experimental/{name}/config"):
+                _refuse(name, sys.argv[1:])
         if not path.endswith("verl/trainer/config"):
             return
         search_path.prepend("verl-twgrpo", f"{SCHEME}://", anchor="main")
         search_path.append("verl-twgrpo", "pkg://verl_twgrpo.config")
+
+
+def refusal(what: str, name: str) -> str:
+    """The sentence for ``what``, a setting of ours, in a run of verl's entry point ``name``."""
+    return (
+        f"{what}: verl's {name} has a trainer of its own, which computes no token weights; start the run with "
+        "python -m verl.trainer.main_ppo, with trainer.v1.trainer_mode=separate_async for rollouts on GPUs of their own"
+    )
+
+
+def _refuse(name: str, overrides: list[str]) -> None:
+    ours = {f"{group}={entry.name.removesuffix('.yaml')}" for group in GROUPS for entry in _presets(group)}
+    for override in overrides:
+        bare = override.lstrip("+")
+        if bare in ours or bare.startswith("algorithm.tw_grpo"):
+            raise SystemExit(f"verl-twgrpo: {refusal(bare, name)}")
+
+
+def _presets(group: str) -> list[Traversable]:
+    return [entry for entry in resources.files("verl_twgrpo.config").joinpath(group).iterdir()]
 
 
 def register() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
+from verl_twgrpo.config.hydra_groups import refusal
 from verl_twgrpo.training.modes import is_ours, verls_mode
 
 from .registry import check
@@ -28,14 +33,27 @@ def check_trainer(config: DictConfig) -> None:
         )
 
 
-@check(runs="weighted")
+@check()
 def check_entry_point(config: DictConfig) -> None:
     for key, name in OTHER_ENTRY_POINTS.items():
         if OmegaConf.select(config, key) is not None:
-            raise ValueError(
-                f"{key}: this is the configuration of verl's {name}, whose trainer computes no token weights; start "
-                "the run with python -m verl.trainer.main_ppo"
-            )
+            raise ValueError(refusal(f"{key} beside algorithm.tw_grpo", name))
+
+
+def check_before_ray(main_ppo: ModuleType) -> None:
+    """Let verl's ``run_ppo`` look at the entry point: those others go through it, one past ``validate_config``."""
+    stock = main_ppo.run_ppo
+
+    @wraps(stock)
+    def run_ppo(config: DictConfig, *args: Any, **kwargs: Any) -> Any:
+        if OmegaConf.select(config, "algorithm.tw_grpo") is not None:
+            try:
+                check_entry_point(config)
+            except ValueError as error:
+                raise SystemExit(f"verl-twgrpo: {error}") from error
+        return stock(config, *args, **kwargs)
+
+    vars(main_ppo)["run_ppo"] = run_ppo
 
 
 @check()
