@@ -8,16 +8,26 @@ TRACKER = "latest_checkpointed_iteration.txt"
 """In the folder of the checkpoints: the step of the last whole one (verl/utils/checkpoint/checkpoint_manager.py)."""
 
 
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint that verl would resume from: the one that its tracker file, written last, names.
+def named_checkpoint(folder: str | Path) -> Path | None:
+    """The folder ``global_step_N`` that the tracker file, which verl writes last, names; None where there is none yet.
 
-    None if that one has lost its weights: verl deletes an old checkpoint's before it writes the tracker anew.
+    verl writes it in place. If it is empty the run died in the middle of that, and the newest checkpoint is whole.
     """
     tracker = Path(folder) / TRACKER
     if not tracker.is_file():
         return None
-    checkpoint = tracker.parent / f"global_step_{tracker.read_text().strip()}"
-    return checkpoint.absolute() if (checkpoint / "actor").is_dir() else None
+    step = tracker.read_text().strip()
+    if not step:
+        step = str(
+            max((int(there.name.rpartition("_")[2]) for there in tracker.parent.glob("global_step_*")), default=0)
+        )
+    return (tracker.parent / f"global_step_{step}").absolute()
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint that verl would resume from; None if there is none, or the one that is named has no weights."""
+    checkpoint = named_checkpoint(folder)
+    return checkpoint if checkpoint is not None and (checkpoint / "actor").is_dir() else None
 
 
 def last_step(folder: str | Path) -> int:
