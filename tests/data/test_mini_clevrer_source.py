@@ -130,8 +130,8 @@ def test_more_options_than_pairs_and_unknown_splits_are_refused():
     world = draw("train", 0, 0, Difficulty()).world
     with pytest.raises(ValueError, match="4 options, need 1 to 3 with 4 objects"):
         draw_question(np.random.default_rng(0), world, 4)
-    with pytest.raises(ValueError, match="split 'test' is unknown"):
-        draw("test", 0, 0, Difficulty())
+    with pytest.raises(ValueError, match="split 'held_out' is unknown"):
+        draw("held_out", 0, 0, Difficulty())
 
 
 def test_both_truths_are_drawn_for_each_place_in_the_list(made):

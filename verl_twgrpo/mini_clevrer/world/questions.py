@@ -1,7 +1,8 @@
 """Multi-answer questions about a world; the truth comes from running the world again.
 
 Counterfactual questions are CLEVRER's "Without the red circle, what will happen?". Descriptive ones ask for what the
-video shows, in a sentence of the same length; they are for the warm start only.
+video shows, in a sentence of the same length; they are for the warm start only. Those about the first half of the video
+have other answers where its frames are reversed or shuffled.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from itertools import combinations
 
 import numpy as np
 
-from verl_twgrpo.mini_clevrer.world.physics import Pair, World, simulate
+from verl_twgrpo.mini_clevrer.world.physics import DURATION, Pair, World, simulate
 
 COUNTERFACTUAL = "Without the {}, what will happen?"
 DESCRIPTIVE = "In the video with the {}, what happens?"
+FIRST_HALF = "In the first half of the video, what happens?"
 OPTION = "The {} collides with the {}"
 
 
@@ -23,14 +25,23 @@ class Question:
     """A question about a world: which of ``options`` (pairs without object ``about``) touch.
 
     ``truth`` has a flag per option. ``observed`` says the same for the video as it was, so a counterfactual question
-    with ``truth != observed`` is one that copying what was seen gets wrong.
+    with ``truth != observed`` is one that copying what was seen gets wrong. ``until``: what touches later is not true;
+    ``about`` is None where no object is asked about.
     """
 
     counterfactual: bool
-    about: int
+    about: int | None
     options: tuple[Pair, ...]
     truth: tuple[bool, ...]
     observed: tuple[bool, ...]
+    until: float = DURATION
+
+    @property
+    def kind(self) -> str:
+        """ "counterfactual", "descriptive" or "first half"."""
+        if self.until < DURATION:
+            return "first half"
+        return "counterfactual" if self.counterfactual else "descriptive"
 
 
 def draw_question(rng: np.random.Generator, world: World, options: int, *, counterfactual: bool = True) -> Question:
@@ -52,6 +63,8 @@ def draw_question(rng: np.random.Generator, world: World, options: int, *, count
 
 def question_text(world: World, question: Question) -> str:
     """The question in words."""
+    if question.about is None:
+        return FIRST_HALF
     return (COUNTERFACTUAL if question.counterfactual else DESCRIPTIVE).format(world.bodies[question.about].name)
 
 

@@ -15,7 +15,7 @@ from verl_twgrpo.mini_clevrer.world.render import frames, write_mp4
 from verl_twgrpo.video.digest import video_digest
 
 # A split is part of what seeds an item, so that no two splits share a world.
-SPLITS = ("train", "validation", "warm_start")
+SPLITS = ("train", "validation", "warm_start", "tuning", "test")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def to_item(drawn: Draw, name: str, split: str, video: str, **more: Any) -> Item
         options=option_texts(drawn.world, question),
         answers=lettered(question.truth),
         video=video,
-        question_type="counterfactual" if question.counterfactual else "descriptive",
+        question_type=question.kind,
         **more,
     )
 

@@ -41,8 +41,8 @@ def response(rng: np.random.Generator, world: World, question: Question, *, obje
     """
     chosen = rng.permutation(len(world.bodies))[:objects]
     described = [_describe(world, i) for i in sorted(chosen, key=lambda i: world.bodies[i].x)]
-    # where everything ends in the world that is asked about: two objects that met lie side by side
-    ends = simulate(world, question.about if question.counterfactual else None).positions(DURATION)
+    # where everything is at the end of what is asked about: two objects that met lie side by side
+    ends = simulate(world, question.about if question.counterfactual else None).positions(question.until)
     verdicts = []
     for k in rng.permutation(len(question.options)):
         true = question.truth[k]
