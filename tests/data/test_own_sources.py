@@ -33,12 +33,19 @@ def own(make_video, tmp_path):
 
 
 def test_a_row_of_the_generic_schema_becomes_an_item(own, tmp_path):
-    more = {"id": "q7", "question_type": "action", "task": "multiple_choice", "metadata": {"by": ["me"]}}
+    more = {
+        "id": "q7",
+        "question_type": "action",
+        "task": "multiple_choice",
+        "metadata": {"by": ["me"]},
+        "decisive": ["cup"],
+    }
     assert own([ROW, {**ROW, **more, "answer": ["B"]}]) == 0
     first, second = read_parquet(tmp_path / "out/jsonl-train.parquet")
     assert first.answers == {"A", "C"} and first.options == ("a ball", "a cup", "a hat") and first.id
     assert second.id == "q7" and second.answers == {"B"} and second.question_type == "action"
     assert second.provenance["metadata"] == {"by": ["me"]}
+    assert (first.decisive, second.decisive) == ((), ("cup",))
     # videos are looked for beside the file, unless --videos says where
     assert first.video == str(tmp_path / "v/a.mp4")
     content = read_rows(tmp_path / "out/jsonl-train.parquet")[0]["prompt"][0]["content"]
@@ -56,6 +63,7 @@ def test_a_row_of_the_generic_schema_becomes_an_item(own, tmp_path):
         ({"options": []}, "options: need a list of options"),
         ({"options": {"A": "x"}}, "options: need a list of options"),
         ({"question": ""}, "question is empty"),
+        ({"decisive": "cup"}, "decisive: need a list of words or phrases, got 'cup'"),
         ({"video": 1.5}, "video: need a text, got 1.5"),
         ({"task": "grounding"}, "task: 'grounding', need one of boolean, counting"),
         ({"metadata": "x"}, "metadata: need an object"),

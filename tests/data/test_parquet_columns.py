@@ -46,6 +46,7 @@ def test_columns_are_those_of_verls_data_set(items, tmp_path):
         "negated": True,
         "provenance": "{}",
         "task": "multiple_choice",
+        "decisive": [],
     }
 
 

@@ -464,3 +464,25 @@ def test_packed_groups_of_a_model_that_cannot_be_are_refused_on_the_driver(good,
 def test_packed_groups_is_one_of_three(good):
     with pytest.raises(ValueError, match="algorithm.packed_groups='often': choose one of auto, true, false"):
         check(*good, "algorithm.packed_groups=often")
+
+
+def test_the_oracle_wants_words_in_the_training_data(good, tmp_path):
+    oracle = ["algorithm.tw_grpo.weighting=oracle"]
+    with pytest.raises(ValueError, match=r"data\.train_files=.*train\.parquet: no row has extra_info\.decisive, which"):
+        check(*good, *oracle)
+    (row,) = read_rows(tmp_path / "train.parquet")
+    for words, message in ((["yes"], None), ([" "], r"row 0: extra_info\.decisive: need a list of words or phrases")):
+        row["extra_info"]["decisive"] = words
+        told = write_rows([row], tmp_path / f"told{len(words[0])}.parquet")
+        if message is None:
+            check(*good, *oracle, f"data.train_files={told}")
+            continue
+        with pytest.raises(ValueError, match=message):
+            check(*good, *oracle, f"data.train_files={told}")
+    # a file of another making
+    table = pq.read_table(tmp_path / "train.parquet")
+    bare = [{k: v for k, v in one.items() if k != "decisive"} for one in table["extra_info"].to_pylist()]
+    column = table.column_names.index("extra_info")
+    pq.write_table(table.set_column(column, "extra_info", pyarrow.array(bare)), tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet: no row has extra_info\.decisive"):
+        check(*good, *oracle, f"data.train_files={tmp_path}/bare.parquet")

@@ -264,3 +264,23 @@ def test_one_task_of_one_step_is_divided_by_its_deviation(step, ragged_batch):
     expected = (rewards - rewards.mean()) / own.std(correction=0)
     got = torch.tensor([step.column("advantages")[row][0] for row in rows])
     torch.testing.assert_close(got, expected)
+
+
+# ---- columns from text and data
+
+
+def test_the_oracle_weighs_the_tokens_that_the_row_names(step, ragged_batch, tmp_path):
+    """The stand-in tokenizer writes token 17 as <17>; group a's rows name one token of the first response."""
+    rows = rows_of(ragged_batch, "a")
+    first = ragged_batch.responses[rows[0]].tolist()
+    for row in rows:
+        step.queue.rows[step.meta.keys[row]]["extra_info"]["decisive"] = [str(first[2])]
+    metrics = step.run(step.trainer(weighting="oracle", dump_dir=str(tmp_path)))
+    for row, uid in enumerate(ragged_batch.uids):
+        tokens = ragged_batch.responses[row].tolist()
+        named = uid == "a" and first[2] in tokens
+        expected = [1.7 if named and token == first[2] else 1.0 for token in tokens]
+        assert step.column(WEIGHTS_FIELD)[row].tolist() == pytest.approx(expected)
+    assert metrics["tw_grpo/weight_max"] == pytest.approx(1.7)
+    dumped = pq.read_table(tmp_path / "step_000012.parquet").to_pylist()
+    assert dumped[0]["decisive"] == [float(token == first[2]) for token in first]

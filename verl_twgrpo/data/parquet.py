@@ -53,6 +53,7 @@ _FEATURES = datasets.Features(
             "negated": Value("bool"),
             "provenance": Value("string"),
             "task": Value("string"),
+            "decisive": [Value("string")],
         },
     }
 )
@@ -87,6 +88,7 @@ def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = Non
             "negated": item.negated,
             "provenance": json.dumps(item.provenance, ensure_ascii=False, sort_keys=True),
             "task": item.task,
+            "decisive": list(item.decisive),
         },
     }
 
@@ -108,6 +110,7 @@ def from_row(row: Mapping[str, Any]) -> Item:
         video_digest=row["videos"][0]["digest"],
         task=task,
         truth="" if task == MULTIPLE_CHOICE else truth,
+        decisive=tuple(extra.get("decisive") or ()),
         provenance=json.loads(extra["provenance"]),
     )
 
@@ -145,8 +148,9 @@ def write_rows(
     if relative:
         rows = [{**row, "videos": _from_folder(row["videos"], path)} for row in rows]
     with atomic_write(path) as part:
-        # a file of an earlier version has no task
-        rows = [{**row, "extra_info": {"task": MULTIPLE_CHOICE, **row["extra_info"]}} for row in rows]
+        # a file of an earlier version has neither
+        former = {"task": MULTIPLE_CHOICE, "decisive": []}
+        rows = [{**row, "extra_info": {**former, **row["extra_info"]}} for row in rows]
         datasets.Dataset.from_list(rows, features=_FEATURES).to_parquet(part)
     return path
 

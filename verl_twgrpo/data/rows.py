@@ -85,6 +85,9 @@ def _check(row: Mapping[str, Any]) -> None:
     _need(extra, "extra_info.negated", bool)
     if extra.get("task") is not None:  # a file of an earlier version has none
         _need(extra, "extra_info.task", str)
+    if extra.get("decisive") is not None:
+        for k, word in enumerate(_need(extra, "extra_info.decisive", Sequence)):
+            _need({str(k): word}, f"extra_info.decisive.{k}", str)
     for k, option in enumerate(_need(extra, "extra_info.options", Sequence)):
         _need({str(k): option}, f"extra_info.options.{k}", str)
     try:

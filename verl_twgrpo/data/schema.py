@@ -17,6 +17,7 @@ class Item:
     Options are bare texts; option k is called by the letter ``LETTERS[k]``. ``answers`` is the set of true letters.
     ``task`` names the reward task; for any but multiple choice ``truth`` is its truth as text (docs/tasks.md) in place
     of ``answers``, and options may be missing.
+    ``decisive`` are the words or phrases of a response that decide, where they are known (weighting ``oracle``).
     ``video_digest`` is the SHA-256 of the video file when the item was converted, or "" where nobody looked.
     ``provenance`` says where the item came from and what was done to it (JSON values only).
 
@@ -35,6 +36,7 @@ class Item:
     video_digest: str = ""
     task: str = MULTIPLE_CHOICE
     truth: str = ""
+    decisive: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ from verl.workers.utils.padding import response_from_nested
 from verl_twgrpo.algorithm.task_deviation import TaskMoments
 from verl_twgrpo.algorithm.weightings import Group, Weighting, weigh_groups
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
+from verl_twgrpo.algorithm.weightings.text import response_text
 from verl_twgrpo.files import write_json
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.columns import as_list
@@ -289,7 +290,10 @@ class TokenWeights(InputChecks, _Trainer):
         return weight_metrics(self._groups, nan_tokens)
 
     def _read_columns(self, batch: KVBatchMeta) -> None:
-        names = self.weighting.read_columns()
+        of_text = self.weighting.text_columns
+        for name in of_text:
+            self._read_text_column(batch, name)
+        names = [name for name in self.weighting.read_columns() if name not in of_text]
         if not names:
             return
         data = self._fetch(batch, [*names, "response_mask"])
@@ -303,6 +307,16 @@ class TokenWeights(InputChecks, _Trainer):
     def _responses_are_current(self) -> bool:
         # else some may be older: they were under way at an update, or come from a checkpoint
         return self.verls_mode == "sync" or self.global_steps == 1
+
+    def _read_text_column(self, batch: KVBatchMeta, name: str) -> None:
+        column = self.weighting.text_columns[name]
+        data = self._fetch(batch, ["responses", "extra_info"])
+        responses, infos = data["responses"].unbind(), as_list(data["extra_info"])
+        for group in self._groups:
+            said = column.read((infos[group.rows[0]] or {}).get(column.field))
+            group.columns[name] = [
+                column.mark(response_text(responses[row].tolist(), self.tokenizer.decode), said) for row in group.rows
+            ]
 
     def _fetch(self, batch: KVBatchMeta, fields: list[str]) -> TensorDict:
         return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from verl_twgrpo.algorithm.registry import Registry
+from verl_twgrpo.algorithm.weightings.text import ResponseText
 
 DIVERGENCE = "divergence"
 
@@ -53,6 +54,20 @@ class Group:
 
 
 @dataclass(frozen=True)
+class TextColumn:
+    """A column that is made of a response's text and of what its row says.
+
+    field: entry of the row's ``extra_info``. read: what it says, something empty where it says nothing; raises
+    ``ValueError`` for a value that it cannot be. mark: from the response's text and what ``read`` gave to one value per
+    token, [L] float.
+    """
+
+    field: str
+    read: Callable[[Any], Any]
+    mark: Callable[[ResponseText, Any], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class NoSettings:
     """Settings of a weighting that has none."""
 
@@ -67,7 +82,8 @@ class Weighting(ABC):
     what it reads of a batch, by response token: "entropy", "old_log_probs", "advantages", "rm_scores" and other tensors
     of verl's. divergence: name of the divergence whose head pass must run ("divergence" is then a column too), None for
     none. extra_passes: column -> view of the video (training/views.py: a name, or a mapping of name and the view's
-    settings), for one more no-gradient log-prob pass each, whose log-probs are that column. active: False where its
+    settings), for one more no-gradient log-prob pass each, whose log-probs are that column. text_columns: how those of
+    ``columns`` are made that are no tensors of verl's, but come from text and ``extra_info``. active: False where its
     settings make all weights 1, so that nothing needs to run.
     """
 
@@ -86,12 +102,16 @@ class Weighting(ABC):
         def extra_passes(self) -> Mapping[str, str | Mapping[str, Any]]: ...
 
         @property
+        def text_columns(self) -> Mapping[str, TextColumn]: ...
+
+        @property
         def active(self) -> bool: ...
 
     else:
         columns = ()
         divergence = None
         extra_passes = {}
+        text_columns = {}
         active = True
 
     def __init__(self, settings: Any = None) -> None:

@@ -1,9 +1,10 @@
 """A user's own questions: the generic schema, a JSON object per line (docs/your_data.md).
 
 Fields: ``question``, ``options`` (1 to 26 texts), ``answer`` ("A" or "A,C" or ["A", "C"]) and ``video`` (a path
-below --videos); optional ``id``, ``question_type``, ``task`` and ``metadata`` (an object, kept with the item). Rows
-whose ``task`` is another than multiple choice have ``truth`` in place of ``answer``, in the form of docs/tasks.md, and
-need no options. A field that is not among these is refused: it would be a slip of the pen that nobody sees.
+below --videos); optional ``id``, ``question_type``, ``task``, ``decisive`` (a list of texts, for the weighting
+``oracle``) and ``metadata`` (an object, kept with the item). Rows whose ``task`` is another than multiple choice have
+``truth`` in place of ``answer``, in the form of docs/tasks.md, and need no options. A field that is not among these is
+refused: it would be a slip of the pen that nobody sees.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from verl_twgrpo.data.sources.fields import Skipped, digest_id, letters, options
 from verl_twgrpo.data.sources.source import Source
 from verl_twgrpo.rewards import TASKS
 
-FIELDS = ("id", "question", "options", "answer", "truth", "video", "question_type", "task", "metadata")
+FIELDS = ("id", "question", "options", "answer", "truth", "video", "question_type", "task", "decisive", "metadata")
 
 
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
@@ -45,6 +46,7 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         question_type=text(row, "question_type") if "question_type" in row else "",
         task=task,
         truth=truth,
+        decisive=_decisive(row.get("decisive", [])),
         provenance={"metadata": dict(metadata)} if metadata else {},
     )
 
@@ -60,6 +62,12 @@ def _truth(row: Mapping[str, Any], task: str, choices: tuple[str, ...]) -> tuple
     truth = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
     TASKS[task].read_truth(truth, {"options": list(choices)} if choices else {}, "truth")
     return frozenset(), truth
+
+
+def _decisive(words: Any) -> tuple[str, ...]:
+    if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise ValueError(f"decisive: need a list of words or phrases, got {words!r:.60}")
+    return tuple(words)
 
 
 def _answers(answer: Any) -> frozenset[str]:

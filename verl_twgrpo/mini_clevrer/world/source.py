@@ -12,6 +12,7 @@ from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.mini_clevrer.world.physics import World, WorldSpec, draw_world
 from verl_twgrpo.mini_clevrer.world.questions import Question, draw_question, option_texts, question_text
 from verl_twgrpo.mini_clevrer.world.render import frames, write_mp4
+from verl_twgrpo.mini_clevrer.world.thoughts import VERDICTS
 from verl_twgrpo.video.digest import video_digest
 
 # A split is part of what seeds an item, so that no two splits share a world.
@@ -71,6 +72,7 @@ def to_item(drawn: Draw, name: str, split: str, video: str, **more: Any) -> Item
         answers=lettered(question.truth),
         video=video,
         question_type=question.kind,
+        decisive=VERDICTS,
         **more,
     )
 

@@ -25,6 +25,9 @@ _OPTION, _AND = "{}: ", " and "
 _LONG = {True: " meet. ", False: " miss. "}
 _SHORT = {True: "yes. ", False: "no. "}
 
+# The words on which a response's answer hangs.
+VERDICTS = tuple(verdict.strip(" .") for verdict in (*_LONG.values(), *_SHORT.values()))
+
 # What a tokenizer should have as one token each; rows are single characters anyway.
 PHRASES = (
     *(before + column for before in (_START, _END) for column in COLUMNS),
