@@ -15,12 +15,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tensordict import TensorDict
 
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 TESTS = Path(__file__).resolve().parent
 
+# a machine that does other things is no failure
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 # it imports vLLM in a process of its own for every new model; tests that mean it switch it on
 os.environ.setdefault("VERL_TWGRPO_VIDEO_CHECK", "0")
 # before any test module imports transformers' processors

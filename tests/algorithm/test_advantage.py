@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from verl_twgrpo.algorithm import group_normalised_advantage
 
 rewards = st.lists(st.integers(0, 8).map(lambda eighths: eighths / 8), min_size=2, max_size=12)
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 @few

@@ -77,7 +77,7 @@ def groups(draw, max_rows: int = 6, min_length: int = 0, min_rows: int = 1) -> G
 
 
 kinds = st.sampled_from(KINDS)
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 
 # G 1, 2, 3, 5, 8, 12, 64; T 1 to 130; ragged, one survivor, all equal, rows without tokens
 SIZES = [

@@ -21,7 +21,7 @@ from verl_twgrpo.algorithm import (
 LOW, HIGH, C = 0.2, 0.28, 3.0
 PLACEMENTS = ("outside", "eq6")
 CONFIG = SimpleNamespace(clip_ratio=0.2, clip_ratio_low=LOW, clip_ratio_high=HIGH, clip_ratio_c=C)
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 def make_batch(seed: int, spread: float = 0.5, B: int = 6, T: int = 9):

@@ -13,7 +13,7 @@ from verl_twgrpo.algorithm import group_normalised_advantage
 from verl_twgrpo.algorithm.anchors import Anchors, anchored_advantage
 from verl_twgrpo.algorithm.task_deviation import TaskMoments, task_normalised_advantage
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 rewards = st.lists(st.integers(0, 7).map(lambda eighths: eighths / 4), min_size=2, max_size=8)
 
 

@@ -23,7 +23,7 @@ VARIANTS = [(name, {}) for name in NAMES] + [
     ("video_contrast", {"reduce": "minmax", "score": "signed", "combine": "product"}),
     ("video_contrast", {"view": "blank+shuffled", "reduce": "top_q", "with_entropy": True, "combine": "union"}),
 ]
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def make_group(weighting, masks, seed, uid="a", number=0) -> Group:

@@ -26,7 +26,7 @@ def divergences(draw) -> tuple[torch.Tensor, list[int], str]:
 
 
 alphas = st.sampled_from([0.3, 0.7, 1.5])
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 @few

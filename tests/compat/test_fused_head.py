@@ -13,6 +13,8 @@ from verl.workers.utils.padding import response_from_nested
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
 from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("fused_on_two_ranks.py")
 FUSED = {"use_fused_kernels": True, "fused_kernel_options": {"impl_backend": "torch"}}
 HEADS = ("untied", "tied", "qwen2_vl", "qwen3_vl", "text")
@@ -60,7 +62,6 @@ def test_an_engine_without_fused_kernels_gives_logits_beside_one_with_them(make_
     assert infer(plain, ragged_batch, "text", fused=False)["log_probs"]
 
 
-@pytest.mark.slow
 def test_two_ranks_reduce_the_gradient_of_an_untied_head(on_two_ranks, checkpoints):
     for done in on_two_ranks(SCRIPT, *(str(checkpoints[head]) for head in ("untied", "qwen3_vl", "tied"))):
         assert done.returncode == 0, done.stderr[-2000:]

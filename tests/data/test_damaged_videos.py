@@ -18,6 +18,8 @@ from verl_twgrpo.video.digest import video_digest
 from verl_twgrpo.video.fill import prepare
 from verl_twgrpo.video.orientation import Orientation
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"nframes": 16, "min_pixels": 4 * 784, "max_pixels": 128 * 784}
 
 

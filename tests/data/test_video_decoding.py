@@ -10,12 +10,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 from verl_twgrpo.video import decode as video_module
 from verl_twgrpo.video.decode import VideoError, frame_size, prepare_video, probe, read_frames, sample_indices
+
+pytestmark = pytest.mark.slow
 
 LIMITS = {"min_pixels": 4 * 784, "max_pixels": 128 * 784}
 
@@ -78,7 +80,6 @@ def test_the_processor_makes_the_same_pixels_of_bytes_as_of_verls_floats(make_vi
     assert torch.equal(*pixels)
 
 
-@settings(deadline=None)
 @given(
     st.integers(8, 2200),
     st.integers(8, 2200),

@@ -10,6 +10,8 @@ import pytest
 
 from verl_twgrpo import cli
 
+pytestmark = pytest.mark.slow
+
 RECIPE = "recipe=qwen2_5_vl_7b_clevrer"
 
 
@@ -134,7 +136,6 @@ def test_a_missing_context_limit_is_pointed_out(plan, overrides):
     assert any("max_model_len is not set: vLLM makes room for" in note for note in notes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -15,6 +15,8 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl_twgrpo.planning.command import compose_run
 from verl_twgrpo.rewards.manager import mixture_from_config
 
+pytestmark = pytest.mark.slow
+
 PACKAGED = resources.files("verl_twgrpo.config.recipe")
 NAMES = sorted(path.name[:-5] for path in PACKAGED.iterdir() if path.name.endswith(".yaml"))
 MAIN = "qwen2_5_vl_7b_clevrer"
@@ -59,7 +61,6 @@ def test_the_recipes_of_the_paper_are_there():
     } <= set(NAMES)  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_passes_verls_checks_and_ours(name, stand_ins, capsys):
     validated(stand_ins(composed(f"recipe={name}")))
@@ -203,7 +204,6 @@ def test_evaluation_trains_nothing_and_keeps_all_answers():
     assert (values.do_sample, values.top_p, values.temperature) == (True, 0.001, 0.01)
 
 
-@pytest.mark.slow
 def test_the_algorithm_of_the_command_line_wins_over_the_recipe():
     assert composed(f"recipe={MAIN}", "algorithm=tw_grpo_released").algorithm.tw_grpo.divergence == "released"
     assert composed(f"recipe={MAIN}", "algorithm=grpo_token").algorithm.tw_grpo.alpha == 0

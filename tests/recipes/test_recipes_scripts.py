@@ -12,6 +12,8 @@ import pytest
 from verl_twgrpo.data.parquet import FrameLimits, read_parquet, read_rows, write_parquet
 from verl_twgrpo.data.schema import Item
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from verl_twgrpo.report import command
 
+pytestmark = pytest.mark.slow
+
 SITE = {"index.html", "data", "code"}
 EVERYTHING = {*command.FIGURES, "table3.md", "table3.csv", "tokens.html", "README.md", *SITE}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_twgrpo.rewards.geometry import (
@@ -90,7 +90,6 @@ def test_no_rounding_lifts_an_overlap_above_one(a, b):
 positive = st.tuples(pair(0, 8), pair(0, 8)).map(lambda sides: (sides[0][0], sides[1][0], sides[0][1], sides[1][1]))
 
 
-@settings(deadline=None)  # the first example imports SciPy
 @given(st.lists(positive, min_size=1, max_size=4), st.lists(positive, min_size=1, max_size=4))
 def test_matching_is_the_best_of_all_assignments(predicted, true):
     small, large = sorted((predicted, true), key=len)

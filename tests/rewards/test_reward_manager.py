@@ -21,6 +21,8 @@ from verl_twgrpo.bench.reward import make_tokenizer
 from verl_twgrpo.rewards.manager import MultiAnswerRewardManager, settings_from_config
 from verl_twgrpo.rewards.scoring import RewardSettings, compute_score
 
+pytestmark = pytest.mark.slow
+
 RIGHT, HALF, WRONG, SINGLE = (f"<think>so</think><answer>{letters}</answer>" for letters in ("A, C", "A", "A, B", "B"))
 KWARGS = "+reward.custom_reward_function.reward_kwargs"
 

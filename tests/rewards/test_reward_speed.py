@@ -14,6 +14,8 @@ from task_truths import TRUTHS
 from verl_twgrpo.bench.reward import FILLERS, PLACES
 from verl_twgrpo.rewards import compute_score, score
 
+pytestmark = pytest.mark.slow
+
 SHORT, LONG = 250_000, 1_000_000
 FACTOR, SLACK_SECONDS = 10, 0.1
 """Four times the text may take ten times as long and a tenth of a second more; a quadratic step takes sixteen times."""

@@ -21,6 +21,8 @@ from verl_twgrpo.rewards import TASKS, check_gold, compute_score, registry, scor
 from verl_twgrpo.rewards.manager import check_settings
 from verl_twgrpo.rewards.routing import TaskMixture
 
+pytestmark = pytest.mark.slow
+
 KWARGS = "+reward.custom_reward_function.reward_kwargs"
 RESPONSES = {
     task: "<think>x</think>" + TASKS[task].gold(TASKS[task].read_truth(t, {}, "t")) for task, t in TRUTHS.items()

@@ -18,6 +18,8 @@ from verl_twgrpo.algorithm.anchors import Anchors
 from verl_twgrpo.config.hydra_groups import GROUPS, with_groups
 from verl_twgrpo.training.checks import read_settings
 
+pytestmark = pytest.mark.slow
+
 PRINT = """
 import sys
 {first}
@@ -40,7 +42,6 @@ def printed(first, *overrides):
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dp", "megatron"])
 def test_with_nothing_selected_the_configuration_is_verls_byte_for_byte(engine):
     stock = printed("", f"model_engine={engine}")
@@ -138,7 +139,6 @@ def test_an_unknown_key_is_named_when_composing():
         composed("algorithm=tw_grpo", "algorithm.tw_grpo.alhpa=1")
 
 
-@pytest.mark.slow
 def test_without_plugins_the_group_is_reachable_by_the_search_path():
     path = "hydra.searchpath=[pkg://verl_twgrpo.config]"
     out = printed("", path, "+algorithm=tw_grpo")

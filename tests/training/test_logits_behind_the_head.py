@@ -11,6 +11,8 @@ from verl.workers.utils.padding import response_from_nested
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
 from verl_twgrpo.training.engines.head_pass_mixin import PASS_KEY, check_head
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 0,

@@ -12,6 +12,8 @@ from verl_twgrpo.training.engines import packed_attention as packed
 from verl_twgrpo.training.engines.packed_attention import layout_of, packed_attention, set_layout
 from verl_twgrpo.training.engines.packing import Lengths, pack
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = st.lists(
     st.tuples(st.integers(1, 7), st.lists(st.integers(1, 6), min_size=1, max_size=12)), min_size=1, max_size=4
 )
@@ -54,7 +56,7 @@ def no_layout_is_left():
     set_layout(None)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LAYOUTS)
 def test_values_and_gradients_equal_those_of_a_dense_mask(groups):
     layout = layout_of(groups, "cpu")
@@ -86,7 +88,7 @@ def varlen_stand_in(query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlen_q,
     return torch.cat(out)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LAYOUTS)
 def test_the_kernel_for_unequal_lengths_gets_what_gives_the_same(groups):
     layout = layout_of(groups, "cpu")
@@ -95,7 +97,7 @@ def test_the_kernel_for_unequal_lengths_gets_what_gives_the_same(groups):
     torch.testing.assert_close(actual, dense(groups, *inputs))
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(LAYOUTS)
 def test_flex_attention_with_the_layouts_mask_gives_the_same(groups):
     from torch.nn.attention.flex_attention import flex_attention

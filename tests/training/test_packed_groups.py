@@ -262,7 +262,7 @@ def test_a_frozen_tower_stays_without_gradient(make_engine):
 
 
 # an example takes half a second: shrinking one that fails would take minutes
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     groups=st.lists(
         st.tuples(

@@ -121,7 +121,7 @@ def test_views_keep_shape_and_dtype_and_are_drawn_from_the_seed(processor, dtype
         assert torch.equal(one, pixels) == (name == "unchanged")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(frames=st.integers(1, 6), seed=st.integers(0, 2**62))
 def test_a_shuffled_video_has_all_its_temporal_patches_in_another_order(frames, seed):
     pixels, grids = torch.arange(frames * 4.0)[:, None], torch.tensor([[frames, 2, 2]])

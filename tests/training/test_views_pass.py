@@ -12,6 +12,8 @@ from verl_twgrpo.mini_clevrer.model.checkpoint import build_model, build_process
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
 from verl_twgrpo.training.views import VIEW_KEY
 
+pytestmark = pytest.mark.slow
+
 FRAMES, SIDE, TOKENS = 8, 56, 16  # 4 temporal patches of 2 x 2 tokens
 
 

@@ -12,6 +12,8 @@ from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
 from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY, _plain_weight
 from verl_twgrpo.training.groups import mixtures_of_outputs
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"temperature": 0.7, "calculate_entropy": True, "compute_loss": False, "use_dynamic_bsz": False}
 
 

@@ -10,6 +10,8 @@ import pytest
 from verl_twgrpo.data.parquet import read_parquet, read_rows
 from verl_twgrpo.mini_clevrer.demo import command
 
+pytestmark = pytest.mark.slow
+
 
 def prepare(out, **changes) -> int:
     parser = argparse.ArgumentParser()
@@ -29,7 +31,6 @@ def stamps(folder) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_both_splits_and_a_checkpoint_are_where_the_recipe_looks(prepared):
     train, validation = (read_parquet(prepared / "data" / f"{name}.parquet") for name in ("train", "validation"))
     assert (len(train), len(validation)) == (4, 2)
@@ -58,7 +59,6 @@ def test_other_settings_are_refused_by_name(prepared):
     assert stamps(prepared) == before
 
 
-@pytest.mark.slow
 def test_a_part_that_was_not_finished_is_made_again(prepared, tmp_path):
     assert prepare(tmp_path) == 0
     # as a run leaves it that is killed while it makes the data

@@ -22,6 +22,8 @@ from verl_twgrpo.mini_clevrer.model.warm_start import (
 )
 from verl_twgrpo.mini_clevrer.world import Difficulty, draw
 
+pytestmark = pytest.mark.slow
+
 PLAN = WarmStart(worlds=6, batch_size=8)
 PLACED = r"(\w+) to ([a-f][1-6])"
 
@@ -115,7 +117,6 @@ def test_only_the_response_and_its_end_are_learnt(processor, worlds):
     assert (batch["labels"][learnt] == batch["input_ids"][learnt]).all()
 
 
-@pytest.mark.slow
 def test_a_few_steps_of_every_stage_lower_the_loss_and_are_reproducible(processor):
     plan = replace(PLAN, perception_steps=10, plain_steps=5, verdict_steps=5, worlds=3)
     results = []
