@@ -46,6 +46,7 @@ def test_a_bad_input_is_one_sentence(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_doctor_says_that_training_can_start(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
@@ -63,6 +64,7 @@ def test_doctor_says_that_training_can_start(capsys):
         assert name in out
 
 
+@pytest.mark.slow
 def test_doctor_shows_a_misfit_and_what_to_do(monkeypatch, capsys):
     version = doctor.metadata.version
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.8.0" if name == "verl" else version(name))
@@ -88,6 +90,7 @@ def test_doctor_shows_the_error_of_a_plugin_that_verl_hides(monkeypatch):
     assert line.value == "ImportError: no module named their"
 
 
+@pytest.mark.slow
 def test_doctor_tells_a_program_the_same_as_a_reader(capsys):
     assert cli.main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

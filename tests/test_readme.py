@@ -95,6 +95,7 @@ def test_each_command_finds_what_the_one_before_wrote(folder, checkpoint):
     assert "not there yet" not in plan
 
 
+@pytest.mark.slow
 def test_what_follows_the_training_reads_what_it_writes():
     config = compose_run(training_overrides())
     (training,) = [words for words in commands() if TRAINING in words]

@@ -76,6 +76,7 @@ def test_memory_that_runs_out_is_reported_as_such(monkeypatch):
     assert lines[-2].split()[-3:] == ["4.000", "1.000", "1.000"]
 
 
+@pytest.mark.slow
 def test_a_case_that_fails_says_which_and_why():
     with pytest.raises(OSError, match="naive at Shape.*no_such_type"):
         bench._in_fresh_process("naive", bench.Shape(2, 16, 8, 64, "no_such_type"), "cpu")

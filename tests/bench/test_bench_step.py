@@ -59,6 +59,7 @@ def test_a_run_that_fails_ends_with_its_last_words(stand_in, capsys):
     assert "algorithm=broken recipe=demo_cpu" in error and "exit code 1" in error and "it broke" in error
 
 
+@pytest.mark.slow
 def test_what_cannot_run_is_refused_before_anything_starts(monkeypatch, capsys):
     monkeypatch.setattr(bench, "train", lambda words: pytest.fail("started"))
     assert main(["bench", "step", "--steps", "1"]) == 2

@@ -59,6 +59,7 @@ def test_a_short_rollout_is_seen_long_before_verl_would_look_again():
     assert looks < 40
 
 
+@pytest.mark.slow
 @pytest.mark.upstream_bug
 def test_stock_verl_sleeps_two_seconds_first(monkeypatch):
     wrapper = replay_buffer.ReplayBuffer._wait_for_next_poll

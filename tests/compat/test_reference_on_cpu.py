@@ -16,6 +16,7 @@ def log_probs(engine, batch):
         return engine.infer_batch(batch.tensordict(**settings))["model_output"]["log_probs"]
 
 
+@pytest.mark.slow
 def test_a_reference_policy_gives_the_actors_log_probs(make_engine, ragged_batch):
     reference = make_engine(FSDPEngineWithLMHead, forward_only=True)
     assert reference.optimizer is None

@@ -82,6 +82,7 @@ def source_of(name: str) -> str:
     return inspect.getsource(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FINGERPRINTS)
 def test_it_has_not_moved(name):
     assert fingerprint(source_of(name)) == FINGERPRINTS[name], f"{name} is not what it was in verl {TESTED[-1]}"

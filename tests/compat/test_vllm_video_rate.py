@@ -95,6 +95,7 @@ def test_models_that_inherit_its_classes_are_left_alone():
     assert seconds.dtype == torch.bfloat16 and "video_metadata" not in mm_data
 
 
+@pytest.mark.slow
 def test_vllms_processes_without_verl_load_it(tmp_path):
     models = tmp_path / "vllm" / "model_executor" / "models"
     models.mkdir(parents=True)

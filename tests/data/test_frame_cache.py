@@ -44,6 +44,7 @@ def decodes(monkeypatch) -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 def test_cached_usual_videos_are_what_qwen_vl_utils_would_decode(usual_video, tmp_path, monkeypatch):
     video = entry(usual_video, nframes=16)
     assert prepare(video, FrameCache(tmp_path)).state == "decoded"

@@ -62,6 +62,7 @@ def test_the_answers_are_the_collisions_that_small_time_steps_count_without_the_
         ]
 
 
+@pytest.mark.slow
 def test_counterfactual_answers_often_differ_from_what_was_seen_and_vary_in_number(made):
     _, train, validation = made
     items = [*train, *validation]
@@ -78,6 +79,7 @@ def test_an_item_is_the_same_whatever_the_count(tmp_path, made):
         assert old.provenance == new.provenance and old.video_digest == new.video_digest
 
 
+@pytest.mark.slow
 def test_splits_and_seeds_share_no_world(made):
     worlds = [draw(split, index, seed, Difficulty()).world for split in SPLITS for seed in (0, 1) for index in range(3)]
     assert len({world.bodies for world in worlds}) == len(worlds)

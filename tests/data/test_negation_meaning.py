@@ -59,6 +59,7 @@ WORDS = """what why how did does is was can has the boy girl in red ball take ru
 seems when after he , ? ."""
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=10).map(" ".join))
 def test_any_words_are_refused_or_reworded_with_one_negation_and_all_content_words(question):

@@ -62,6 +62,7 @@ def test_options_without_effect_or_sense_are_refused(options, message, annotatio
     assert message in capsys.readouterr().err and not (annotations.parent / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--patch-size", "--workers"])
 @pytest.mark.parametrize("value", ["0", "-14", "x"])
 def test_numbers_below_one_are_refused(option, value, sound, tmp_path, capsys):

@@ -119,6 +119,7 @@ def test_option_count_is_independent_of_inversion():
     assert chi_square(groups)[1] > 0.001
 
 
+@pytest.mark.slow
 def test_the_published_procedure_fails_the_same_test():
     groups = [Counter(), Counter()]
     for outcome in invert_all(items_with(5000), paper_compatible=True):
@@ -147,6 +148,7 @@ def guessing(outcomes) -> tuple[float, float, float]:
     return right / len(tried), chance / len(tried), math.sqrt(variance) / len(tried)
 
 
+@pytest.mark.slow
 def test_a_guesser_that_sees_option_count_and_polarity_stays_at_chance():
     right, chance, error = guessing(invert_all(items_with(5000)))
     assert right <= chance + 3 * error

@@ -67,6 +67,7 @@ def test_its_reward_is_eq7(by_hand, words):
     assert by_hand.reward(words.split()) == soft_reward(named, frozenset({"red", "cube"}))
 
 
+@pytest.mark.slow
 def test_it_prints_the_weighted_words_and_learns(by_hand, capsys):
     means = by_hand.main()
     out = capsys.readouterr().out

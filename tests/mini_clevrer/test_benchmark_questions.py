@@ -20,6 +20,7 @@ def drawn():
     return [benchmark.draw("test", index, 0) for index in range(12)]
 
 
+@pytest.mark.slow
 def test_twelve_in_a_row_are_balanced(drawn):
     questions = [one.question for one in drawn]
     assert Counter(question.kind for question in questions) == {"counterfactual": 8, "first half": 4}
@@ -60,6 +61,7 @@ def test_of_the_reversed_video_the_answer_is_another(drawn):
         assert touching != question.truth
 
 
+@pytest.mark.slow
 def test_a_question_depends_on_split_seed_and_number_alone(drawn):
     again = benchmark.draw("test", 5, 0)
     assert again == drawn[5]

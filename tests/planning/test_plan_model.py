@@ -18,6 +18,7 @@ def settings(path, **values):
 
 
 # parameters as the hub counts them in the safetensors files; the tower's share from the same files
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hidden", "vocabulary", "parameters", "tower"),
     [

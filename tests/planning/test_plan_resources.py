@@ -86,6 +86,7 @@ def test_without_a_file_and_a_limit_nobody_knows(tmp_path):
     assert (made.last, made.per_epoch, made.saves) == (None, None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept", "on_disk"), [(None, 5), (1, 2), (3, 3), (9, 5)])
 def test_checkpoints_on_disk_follow_verls_order_of_deleting(tmp_path, kept, on_disk):
     assert steps(changed(tmp_path, **{"trainer.max_actor_ckpt_to_keep": kept}), None).on_disk == on_disk

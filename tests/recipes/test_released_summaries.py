@@ -55,6 +55,7 @@ def read_summaries():
         return importlib.import_module("recipes.released_files.summaries").read_summaries
 
 
+@pytest.mark.slow
 def test_the_script_prints_the_pooled_figures():
     command = [sys.executable, str(SCRIPT), str(RELEASED / "stored_metrics.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

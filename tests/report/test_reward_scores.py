@@ -37,6 +37,7 @@ def jagged(*rows):
     return torch.nested.as_nested_tensor([torch.tensor(row) for row in rows], layout=torch.jagged)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_users_reward_is_logged_dumped_and_shown(shouting, make_run, tmp_path):
     info = {"id": "q1", "task": shouting}
     texts = ("<think>x</think><answer>YES</answer>", "<answer>no</answer>")

@@ -143,6 +143,7 @@ def test_what_a_model_wrote_stays_text(evil):
     assert parsed.texts.count(shown) == 5  # run, problem, truth, prompt, command
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc"))), min_size=1, max_size=5))
 def test_any_token_comes_back_from_the_page_as_it_was(tokens):
     assert [text for _, text in Page(page(group(response(tokens)))).tokens] == tokens

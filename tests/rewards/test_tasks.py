@@ -53,6 +53,7 @@ def test_no_answer_earns_nothing(task):
         assert result["score"] == result["format"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(TRUTHS))
 def test_no_response_raises_and_every_score_is_in_range(task):
     draw = random.Random(task)

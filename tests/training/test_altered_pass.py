@@ -61,6 +61,7 @@ def engine(make_engine, video_processor):
     return made
 
 
+@pytest.mark.slow
 def test_views_change_what_they_should_and_nothing_else(engine, video_batch, video_processor):
     plain = log_probs(engine, video_batch)
     unchanged = log_probs(engine, video_batch, {"name": "unchanged"})

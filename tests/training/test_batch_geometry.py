@@ -25,6 +25,7 @@ def changed(**values):
     return config
 
 
+@pytest.mark.slow
 def test_the_papers_step_is_one_group_a_rank_and_one_update():
     made = batches(changed())
     assert (made.prompts, made.n, made.ranks, made.rows, made.padding) == (2, 8, 2, 16, 0)
@@ -47,6 +48,7 @@ def test_sequence_parallel_ranks_share_their_rows_by_either_key(key):
     assert (made.ranks, made.rows_per_rank) == (2, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -87,6 +87,7 @@ def test_a_run_without_tw_grpo_is_not_checked():
     check("actor_rollout_ref.rollout.n=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -307,6 +308,7 @@ def test_another_verl_is_refused_unless_it_is_wanted(good, monkeypatch):
     assert "verl 0.10.0 was not tested" in note
 
 
+@pytest.mark.slow
 def test_the_plan_runs_the_same_list(good, monkeypatch):
     """A check of a test's own is called by both."""
     called = []
@@ -426,6 +428,7 @@ def test_the_settings_are_one_node():
     assert resolved["tw_grpo"]["alpha"] == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override, reason",
     [

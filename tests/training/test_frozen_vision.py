@@ -17,6 +17,7 @@ def local(tensor):
     return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).clone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_the_tower_gets_no_gradient_and_stays_and_all_else_moves(make_engine, ragged_batch, freeze):
     engine = make_engine(TWGRPOEngine, options=EngineOptions(freeze_vision_tower=freeze))

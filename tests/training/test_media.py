@@ -46,6 +46,7 @@ def images(folder):
     }
 
 
+@pytest.mark.slow
 def test_pictures_reach_tensorboard_each_so_many_steps(step, tmp_path, monkeypatch):
     from verl.utils.tracking import Tracking
 

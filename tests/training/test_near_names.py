@@ -20,6 +20,7 @@ def refused(*overrides: str, of: str = "ppo_trainer") -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

@@ -46,6 +46,7 @@ def test_the_arms_differ_in_what_they_are_named_for_and_in_nothing_else():
             assert mine == theirs, f"{arm}: {part}"
 
 
+@pytest.mark.slow
 def test_the_seed_moves_the_order_of_questions_and_the_rollouts():
     config = composed(Planned("tw_grpo-s3", ("algorithm=tw_grpo", "data.seed=3")))
     assert config.data.seed == 3 and config.actor_rollout_ref.rollout.seed == 3
