@@ -116,6 +116,12 @@ def test_whatever_ends_a_run_it_has_the_last_word_once(config, tmp_path, body):
     assert "Traceback" not in err.split("What it leaves:")[1]
 
 
+def test_it_speaks_once_ray_prints_no_more(config, tmp_path):
+    ray = "sys.modules['ray'] = types.SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print('a worker'))"
+    err = drive(config, tmp_path, f"import types; sys.stdout = sys.stderr; {ray}; raise ValueError('broken')")
+    assert err.index("a worker") < err.index("What it leaves:")
+
+
 def test_a_run_that_ends_well_and_one_without_tw_grpo_say_nothing(config, tmp_path):
     assert "What it leaves" not in drive(config, tmp_path, "pass")
     del config.algorithm["tw_grpo"]

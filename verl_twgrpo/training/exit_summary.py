@@ -50,8 +50,16 @@ def _say_if_it_fails(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any
     except BaseException as error:  # Ctrl-C, and SystemExit, which Ray makes of SIGTERM
         lines = [*exit_summary(config, sys.orig_argv), *why(error, cause_in_workers)]
         # at exit, that is, below the traceback, whoever prints it
-        atexit.register(lambda: print("\n".join(lines), file=sys.stderr, flush=True))
+        atexit.register(_say_last, lines)
         raise
+
+
+def _say_last(lines: Sequence[str]) -> None:
+    """Print the lines once Ray has stopped: until then it prints on what workers say."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def why(error: BaseException, in_workers: Callable[[], Cause | None] = lambda: None) -> list[str]:
