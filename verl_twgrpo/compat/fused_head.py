@@ -20,9 +20,8 @@ import wrapt
 
 from verl_twgrpo.compat.workaround import Workaround
 
-# Attribute of a model by which verl's engine says which kernels it wants; verl sets it.
+# Attribute of a model by which verl's engine says which kernels it wants, None for logits; verl sets it.
 BACKEND = "_verl_fused_kernels_backend"
-_PLAIN = "_tw_grpo_plain_head"
 
 
 def compute_inside_the_head(monkey_patch: ModuleType) -> None:
@@ -56,7 +55,7 @@ def fused_forward(plain: Callable[..., Any], stock: Callable[..., Any]) -> Calla
         **kwargs: Any,
     ) -> Any:
         backend = getattr(self, BACKEND, None)
-        if backend is None or getattr(self, _PLAIN, False):
+        if backend is None:
             return plain(self, input_ids=input_ids, **kwargs)
         targets = shift_labels
         if targets is None:
@@ -70,16 +69,6 @@ def fused_forward(plain: Callable[..., Any], stock: Callable[..., Any]) -> Calla
         return _output_class(stock)(log_probs=log_probs, entropy=entropy, hidden_states=output.hidden_states)
 
     return forward
-
-
-@contextmanager
-def plain_head(model: torch.nn.Module) -> Iterator[None]:
-    """The model's head gives logits meanwhile, whatever kernels its engine wants."""
-    setattr(model, _PLAIN, True)
-    try:
-        yield
-    finally:
-        delattr(model, _PLAIN)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from tensordict import TensorDict
 from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 
-from verl_twgrpo.compat.fused_head import BACKEND, plain_head
 from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.engines.altered_videos import with_altered_videos
 from verl_twgrpo.training.engines.group_pass import GroupPass, Row
@@ -35,6 +34,9 @@ CHECKED_POSITIONS = 8
 
 # Settings of transformers' models by which they change logits behind the head: Gemma, Granite, Cohere.
 CHANGES_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+# Attribute of a model by which verl says which kernels it computes with (verl/models/transformers/monkey_patch.py).
+FUSED_KERNELS = "_verl_fused_kernels_backend"
 
 
 class HeadPassMixin(_Engine):
@@ -117,7 +119,7 @@ class HeadPassMixin(_Engine):
     def _rounding_of_logits(self) -> torch.dtype | None:
         """The type to which the update rounds its logits before the log-softmax; None if it keeps them in float32."""
         # verl's triton kernel accumulates and keeps float32 (verl/utils/kernel/kernels.py)
-        if getattr(self.module, BACKEND, None) == "triton" or self._autocast_dtype == torch.float32:
+        if getattr(self.module, FUSED_KERNELS, None) == "triton" or self._autocast_dtype == torch.float32:
             return None
         return self._autocast_dtype
 
@@ -126,7 +128,7 @@ class HeadPassMixin(_Engine):
         head = self.module.get_output_embeddings()
         hook = head.register_forward_pre_hook(self._take_hidden_states)
         try:
-            with plain_head(self.module):
+            with _logits_from_head(self.module):
                 yield
         finally:
             hook.remove()
@@ -233,6 +235,21 @@ def _live_lengths(data: TensorDict) -> torch.Tensor:
     mask = data["response_mask"]
     live = torch.stack([row.any() for row in mask.unbind()])
     return mask.offsets().diff() * live
+
+
+@contextmanager
+def _logits_from_head(module: torch.nn.Module) -> Iterator[None]:
+    """The model's head gives logits meanwhile, whatever kernels its engine wants."""
+    # the model itself, where LoRA has wrapped it
+    fused = [model for model in module.modules() if FUSED_KERNELS in vars(model)]
+    wanted = [vars(model)[FUSED_KERNELS] for model in fused]
+    for model in fused:
+        setattr(model, FUSED_KERNELS, None)
+    try:
+        yield
+    finally:
+        for model, kernels in zip(fused, wanted, strict=True):
+            setattr(model, FUSED_KERNELS, kernels)
 
 
 def _plain_weight(head: torch.nn.Module) -> torch.Tensor:
