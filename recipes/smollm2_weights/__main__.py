@@ -8,7 +8,6 @@ training uses, and writes tables, figures and the token heat map. The README bes
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from verl_twgrpo.files import atomic_write, write_text
+from verl_twgrpo.files import write_csv, write_text
 
 from .checks import dtype_lines, dtype_table, gradient_leak, noise_of_identical_rows
 from .drawing import draw, heat_map_page
@@ -54,7 +53,7 @@ def describe(model: Any, tokenizer: Any, samples: Sequence[Sample], out: Path, c
     for name, table in tables.items():
         # in a few groups no token comes often enough for the table of words
         if table:
-            write_csv(out / f"{name}.csv", table)
+            write_table(out / f"{name}.csv", table)
     draw(out, tables, groups, command)
     write_text(out / "tokens.html", heat_map_page(groups, tokenizer, command))
 
@@ -79,8 +78,8 @@ def check(model: Any, samples: Sequence[Sample], out: Path, seed: int) -> None:
         lines += dtype_lines(group, states, head, hidden_states(model, group.sample))
         noise = noise_of_identical_rows(model, group.sample) / GROUP_SIZE
         checked.append({"check": "identical rows, bf16, nats a row", "reading": "jsd", "value": noise})
-    write_csv(out / "dtype.csv", dtype_table(lines))
-    write_csv(out / "checks.csv", checks_table(checked))
+    write_table(out / "dtype.csv", dtype_table(lines))
+    write_table(out / "checks.csv", checks_table(checked))
 
 
 def checks_table(checked: Sequence[dict]) -> list[dict]:
@@ -95,13 +94,10 @@ def checks_table(checked: Sequence[dict]) -> list[dict]:
     ]
 
 
-def write_csv(path: Path, table: Sequence[Mapping]) -> None:
+def write_table(path: Path, table: Sequence[Mapping]) -> None:
     """Lines with the same columns; floats to four digits."""
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        for line in table:
-            writer.writerow({k: f"{v:.4g}" if isinstance(v, float | np.floating) else v for k, v in line.items()})
+    number = float | np.floating
+    write_csv(path, [{k: f"{v:.4g}" if isinstance(v, number) else v for k, v in line.items()} for line in table])
 
 
 def main() -> None:

@@ -292,7 +292,7 @@ def test_tables_and_figures_are_written(recipe, tmp_path):
         "live_rows": recipe.positions.live_table(groups),
         "classes": recipe.tokens.class_table(groups, classes),
     }
-    recipe.command.write_csv(tmp_path / "classes.csv", tables["classes"])
+    recipe.command.write_table(tmp_path / "classes.csv", tables["classes"])
     assert (tmp_path / "classes.csv").read_text().splitlines()[0].startswith("class,reading,tokens")
     recipe.drawing.draw(tmp_path, tables, groups, "python -m recipes.smollm2_weights")
     for name in ("weights.png", "tokens.png"):

@@ -10,12 +10,11 @@ turns, so that ratios within a run hold although the machine's load changes.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -26,6 +25,7 @@ from verl_twgrpo.algorithm.divergences import RELEASED_CLAMP
 from verl_twgrpo.algorithm.head_pass import chunked_group_divergence
 from verl_twgrpo.bench.device import add_device, check_device
 from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
+from verl_twgrpo.files import write_csv
 from verl_twgrpo.progress import progress
 
 METHODS = ("gemm", "naive", "jsd", "jsd_bf16", "released", "released_bf16")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         measurements += of_shape
         print(table(of_shape), flush=True)
     if args.csv:
-        write_csv(measurements, args.csv)
+        write_csv(args.csv, map(asdict, measurements))
     if args.plot:
         draw(measurements, args.plot)
     return 0
@@ -149,14 +149,6 @@ def table(measurements: list[Measurement]) -> str:
             f"{_ratio(m.peak_mib, naive.peak_mib):>16}"
         )
     return "\n".join(lines)
-
-
-def write_csv(measurements: list[Measurement], path: Path) -> None:
-    """One line a method and shape."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
-        writer.writeheader()
-        writer.writerows(asdict(m) for m in measurements)
 
 
 def draw(measurements: list[Measurement], path: Path) -> None:

@@ -9,7 +9,6 @@ are two fresh processes that take turns call by call, so that a load on the mach
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -17,13 +16,15 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from verl_twgrpo.bench.device import add_device, check_device
 from verl_twgrpo.bench.memory import MIB, peak_on_cpu, peak_on_gpu
+from verl_twgrpo.files import write_csv
 from verl_twgrpo.torchvision_ops import declare_missing_ops
 
 WAYS = ("padded", "packed")
@@ -86,9 +87,6 @@ class Measurement:
     max_gap: float
 
 
-COLUMNS = [field.name.rstrip("_") for field in fields(Measurement)]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``verl-twgrpo bench group``."""
     parser.add_argument("--csv", type=Path, metavar="F", help="write the measurements to this file")
@@ -124,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
                     flush=True,
                 )
     if args.csv:
-        write_csv(measurements, args.csv)
+        write_csv(args.csv, map(columns, measurements))
     if args.plot:
         draw(measurements, args.plot)
     return 0
@@ -167,12 +165,9 @@ def measure_case(shape: str, G: int, pass_: str, device: str = "cpu", body: str 
     )
 
 
-def write_csv(measurements: list[Measurement], path: Path) -> None:
-    """One line per case."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({name.rstrip("_"): value for name, value in asdict(m).items()} for m in measurements)
+def columns(m: Measurement) -> dict[str, Any]:
+    """A measurement as a line of the CSV."""
+    return {name.rstrip("_"): value for name, value in asdict(m).items()}
 
 
 def draw(measurements: list[Measurement], path: Path) -> None:

@@ -8,18 +8,18 @@ starts and compiles; the phases are verl's timers (``timing_s/*`` of verl/traine
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from verl_twgrpo.bench.device import add_device, check_device
+from verl_twgrpo.files import write_csv
 
 # in the order in which they run; "step" is the whole, and holds what has no timer of its own
 PHASES = ("gen", "reward", "old_log_prob", "tw_grpo_extra_pass", "ref", "adv", "update_actor", "update_weights", "step")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{algorithm:<18}tokens: {median(tokens):.2f} times fewer packed", flush=True)
         measurements += of_algorithm
     if args.csv:
-        write_csv(measurements, args.csv)
+        write_csv(args.csv, map(asdict, measurements))
     return 0
 
 
@@ -146,14 +146,6 @@ def compare(
             one, other = (median(times) for times in seconds)
             lines.append(Measurement(algorithm, phase, one, other, one / other))
     return lines
-
-
-def write_csv(measurements: Sequence[Measurement], path: Path) -> None:
-    """One line per algorithm and phase."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
-        writer.writeheader()
-        writer.writerows(asdict(m) for m in measurements)
 
 
 def _check(overrides: Sequence[str]) -> None:

@@ -305,9 +305,9 @@ def _frames(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from verl_twgrpo.data.lazy_answers import lazy_answers, to_csv, to_table
+    from verl_twgrpo.data.lazy_answers import lazy_answers, to_table
     from verl_twgrpo.data.parquet import read_rows
-    from verl_twgrpo.files import atomic_write, ensure_absent
+    from verl_twgrpo.files import ensure_absent, write_csv
     from verl_twgrpo.rewards import mixture_from_words
 
     ensure_absent([path for path in (args.json, args.csv) if path], args.force)
@@ -318,8 +318,7 @@ def _audit(args: argparse.Namespace) -> int:
     if args.json:
         _write_json([dataclasses.asdict(one) for one in found], Path(args.json))
     if args.csv:
-        with atomic_write(args.csv) as part:
-            part.write_text(to_csv(found), encoding="utf-8")
+        write_csv(args.csv, map(dataclasses.asdict, found))
     return 0
 
 

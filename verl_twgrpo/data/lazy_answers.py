@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from verl_twgrpo.rewards import TASKS, TaskMixture, task_of
@@ -86,12 +84,3 @@ def to_table(answers: Sequence[LazyAnswer]) -> str:
         numbers = f"{one.accuracy:.3f} | {one.soft_accuracy:.3f} | {one.score:.3f}"
         lines.append(f"| {one.data_source} | {one.task} | {one.rows} | {name} | {numbers} |")
     return "\n".join(lines) + "\n"
-
-
-def to_csv(answers: Sequence[LazyAnswer]) -> str:
-    """All fields with all digits."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [field.name for field in fields(LazyAnswer)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, answers))
-    return out.getvalue()
