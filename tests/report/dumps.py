@@ -181,3 +181,19 @@ def two_runs(folder: Path) -> list[Path]:
             write_lines(run / "validation" / f"{step}.jsonl", rows)
         runs.append(run)
     return runs
+
+
+def task_rows(step: int, *moments: str) -> list[dict]:
+    """Answers to a question about two moments of ten seconds, and the step as an answer to how many are there: 3."""
+    common = {"input": "q", "step": step, "benchmark": "own"}
+    when = {"task": "temporal_grounding", "gts": json.dumps({"intervals": [[2, 6], [8, 10]], "duration": 10})}
+    rows = [when | {"output": f"<answer>{moment}</answer>"} for moment in moments]
+    rows.append({"task": "counting", "gts": "3", "output": f"<answer>{step}</answer>"})
+    return [common | {"id": str(number)} | row for number, row in enumerate(rows)]
+
+
+def write_task_run(run: Path) -> Path:
+    """A run on rows of other tasks that was validated twice."""
+    write_lines(run / "validation" / "0.jsonl", task_rows(0, "0 to 10", "soon"))
+    write_lines(run / "validation" / "3.jsonl", task_rows(3, "2 to 6", "2 to 4"))
+    return run

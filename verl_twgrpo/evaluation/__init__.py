@@ -12,6 +12,7 @@ from .tasks import (
     compare_tasks,
     evaluate_tasks,
     score_rows,
+    title,
 )
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "score_rows",
     "sign_flip",
     "stored_deviations",
+    "title",
     "wilson",
 ]

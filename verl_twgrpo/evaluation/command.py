@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         paired = compare(model.rows, baseline.rows, lenient, args.seed) if letters else {}
         report |= {"paired": _plain(paired), "paired_tasks": _plain(paired_tasks)}
         print("\nmodel minus baseline, in points, on the problems of both\n")
-        print("\n".join(table for table in (_paired_table(paired), _paired_task_table(paired_tasks)) if table), end="")
+        _print_tables((PAIRED, paired), (PAIRED_TASKS, paired_tasks))
         unreadable += len(baseline.unreadable)
     _write(args.json, report)
     return 1 if unreadable else 0
@@ -107,7 +108,7 @@ def _show(model: Predictions, scored: list[ScoredRow], lenient: list[str], seed:
     """Print one model's tables, and return what they show."""
     scores, task_scores = evaluate(model.rows, lenient, seed), evaluate_tasks(scored, seed)
     state = _state(model, scored, lenient)
-    print("\n".join(table for table in (_score_table(scores), _task_table(task_scores)) if table))
+    _print_tables((SCORES, scores), (TASK_SCORES, task_scores))
     _print_state(model, state)
     return {"scores": _plain(scores), "task_scores": _plain(task_scores), **state}
 
@@ -149,68 +150,54 @@ def _print_state(predictions: Predictions, state: dict[str, Any]) -> None:
                 print(f"  and {len(rows) - LISTED} more (--json lists all)")
 
 
-def _score_table(scores: dict[str, dict[str, Score]]) -> str:
-    header = ["benchmark", "questions", "n", "strict %", "soft %", "unparsable"]
-    rows = [
-        [
-            benchmark,
-            kind,
-            score.n,
-            percent(score.strict, score.strict_low, score.strict_high),
-            percent(score.soft, score.soft_low, score.soft_high),
-            score.unparsable,
+# What follows data source and kind of question or task in a table: its header, and the lines of one entry.
+Columns = tuple[list[str], Callable[[str, Any], Iterable[list[object]]]]
+
+
+def _score_lines(kind: str, score: Score) -> Iterator[list[object]]:
+    strict = percent(score.strict, score.strict_low, score.strict_high)
+    yield [score.n, strict, percent(score.soft, score.soft_low, score.soft_high), score.unparsable]
+
+
+def _task_lines(task: str, score: TaskScore) -> Iterator[list[object]]:
+    for name, measure in score.measures.items():
+        interval = f"[{measure.low:.3f}, {measure.high:.3f}]"
+        yield [title(task, name), measure.n, f"{measure.mean:.3f}", interval, score.unparsable]
+
+
+def _paired_lines(kind: str, part: Comparison) -> Iterator[list[object]]:
+    test = part.strict
+    strict = signed_percent(test.difference, test.low, test.high)
+    soft = signed_percent(part.soft_difference, part.soft_low, part.soft_high)
+    yield [part.n, strict, soft, test.only_first, test.only_second, f"{test.p_value:.3g}"]
+
+
+def _paired_task_lines(task: str, comparison: TaskComparison) -> Iterator[list[object]]:
+    for name, part in comparison.measures.items():
+        interval = f"[{part.low:+.3f}, {part.high:+.3f}]"
+        test = part.test.replace("_", " ")
+        yield [title(task, name), part.n, f"{part.difference:+.3f}", interval, f"{part.p_value:.3g}", test]
+
+
+SCORES: Columns = ["questions", "n", "strict %", "soft %", "unparsable"], _score_lines
+TASK_SCORES: Columns = ["task", "measure", "n", "mean", "95% interval", "unparsable"], _task_lines
+PAIRED: Columns = ["questions", "n", "strict", "soft", "only model", "only baseline", "McNemar p"], _paired_lines
+PAIRED_TASKS: Columns = ["task", "measure", "n", "difference", "95% interval", "p", "test"], _paired_task_lines
+
+
+def _print_tables(*tables: tuple[Columns, Mapping[str, Mapping[str, Any]]]) -> None:
+    """A table of each, for those that have lines; values by benchmark, and by kind of question or task."""
+    shown = []
+    for (header, lines), values in tables:
+        rows = [
+            [benchmark, kind, *line]
+            for benchmark, kinds in values.items()
+            for kind, value in kinds.items()
+            for line in lines(kind, value)
         ]
-        for benchmark, kinds in scores.items()
-        for kind, score in kinds.items()
-    ]
-    return markdown(header, rows) if rows else ""
-
-
-def _task_table(scores: dict[str, dict[str, TaskScore]]) -> str:
-    header = ["benchmark", "task", "measure", "n", "mean", "95% interval", "unparsable"]
-    rows = [
-        [
-            *(benchmark, task, title(task, name), measure.n, f"{measure.mean:.3f}"),
-            *(f"[{measure.low:.3f}, {measure.high:.3f}]", score.unparsable),
-        ]
-        for benchmark, tasks in scores.items()
-        for task, score in tasks.items()
-        for name, measure in score.measures.items()
-    ]
-    return markdown(header, rows) if rows else ""
-
-
-def _paired_task_table(paired: dict[str, dict[str, TaskComparison]]) -> str:
-    header = ["benchmark", "task", "measure", "n", "difference", "95% interval", "p", "test"]
-    rows = [
-        [
-            *(benchmark, task, title(task, name), part.n, f"{part.difference:+.3f}"),
-            *(f"[{part.low:+.3f}, {part.high:+.3f}]", f"{part.p_value:.3g}", part.test.replace("_", " ")),
-        ]
-        for benchmark, tasks in paired.items()
-        for task, comparison in tasks.items()
-        for name, part in comparison.measures.items()
-    ]
-    return markdown(header, rows) if rows else ""
-
-
-def _paired_table(paired: dict[str, dict[str, Comparison]]) -> str:
-    header = ["benchmark", "questions", "n", "strict", "soft", "only model", "only baseline", "McNemar p"]
-    rows = [
-        [
-            benchmark,
-            kind,
-            part.n,
-            signed_percent(part.strict.difference, part.strict.low, part.strict.high),
-            signed_percent(part.soft_difference, part.soft_low, part.soft_high),
-            part.strict.only_first,
-            part.strict.only_second,
-            f"{part.strict.p_value:.3g}",
-        ]
-        for benchmark, kinds in paired.items()
-        for kind, part in kinds.items()
-    ]
-    return markdown(header, rows) if rows else ""
+        if rows:
+            shown.append(markdown(["benchmark", *header], rows))
+    print("\n".join(shown))
 
 
 def _plain(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

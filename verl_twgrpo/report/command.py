@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from verl_twgrpo.files import atomic_write, ensure_absent
@@ -16,6 +17,12 @@ FIGURES = {
     "validation.png": "Accuracy on the validation set, strict and soft, with 95% intervals",
 }
 TABLE, TABLE_CSV, HEAT_MAP, PAGE = "table3.md", "table3.csv", "tokens.html", "README.md"
+TASKS_TABLE, TASKS_CSV = "tasks.md", "tasks.csv"
+TABLES = {
+    TABLE: "Accuracy at the last validation (in the shape of Table 3, with 95% intervals)",
+    TASKS_TABLE: "Measures of tasks at the first and the last validation, with 95% intervals",
+}
+"""Files of tables, and what they are; each is a CSV file too."""
 SITE = "index.html"
 
 
@@ -42,16 +49,15 @@ def run(args: argparse.Namespace) -> int:
     """Write the report. Raises ``ValueError`` for a folder that holds no run, ``FileExistsError`` without --force."""
     from tqdm import tqdm
 
-    from verl_twgrpo.evaluation import evaluate, read_predictions
-
     from . import figures, style
     from .heatmap import choose_groups, heat_map
     from .reading import read_runs, read_token_group
     from .site.build import Site
-    from .tables import score_table, table3
+    from .tables import score_table, table3, task_table
+    from .validations import Validation, Validations, measures_by_step
 
     out = Path(args.out)
-    every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, HEAT_MAP, PAGE, SITE)]
+    every_file = [out / name for name in (*FIGURES, TABLE, TABLE_CSV, TASKS_TABLE, TASKS_CSV, HEAT_MAP, PAGE, SITE)]
     ensure_absent(every_file, args.force)
     runs = read_runs(args.runs)
     # an older report's file that this one does not replace would pass for a part of it
@@ -60,22 +66,18 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(["verl-twgrpo", "report", *args.runs, "--out", args.out])
     names = [one.label for one in runs]
 
-    scores: dict[str, dict[int, dict]] = {name: {} for name in names}
-    steps = [(one, step, path) for one in runs for step, path in one.validation.items()]
-    for one, step, path in tqdm(steps, desc="validation", unit="step", disable=None):
-        try:
-            predictions = read_predictions([path])
-        except ValueError as error:
-            one.missing.append(str(error))
-            continue
-        one.missing += predictions.unreadable
-        if predictions.duplicates:
-            count = predictions.duplicates.total()
-            one.missing.append(f"{path}: {count} rows of a problem that had one already were left out")
-        scores[one.label][step] = evaluate(predictions.rows)
+    validations = Validations()
+    scored: dict[str, dict[int, Validation]] = {}
+    for one in tqdm(runs, desc="validation", unit="run", disable=None):
+        scored[one.label] = validations.of(one)
+        one.missing += [note for validation in scored[one.label].values() for note in validation.notes]
     overall = {
-        name: {step: {benchmark: kinds["all"] for benchmark, kinds in part.items()} for step, part in by_step.items()}
-        for name, by_step in scores.items()
+        name: {
+            step: {benchmark: kinds["all"] for benchmark, kinds in one.letters.items()}
+            for step, one in by_step.items()
+            if one.letters
+        }
+        for name, by_step in scored.items()
     }
     drawn = []
     drawings = (
@@ -91,23 +93,31 @@ def run(args: argparse.Namespace) -> int:
             if figure is not None:
                 style.save(figure, out / name, names, command)
                 drawn.append(name)
-    last = {name: (max(by_step), by_step[max(by_step)]) for name, by_step in scores.items() if by_step}
-    table = ""
+    last = {
+        name: (max(steps), by_step[max(steps)].letters)
+        for name, by_step in scored.items()
+        if (steps := [step for step, one in by_step.items() if one.letters])
+    }
+    tables: dict[str, str] = {}
     if last:
-        table, as_csv = table3(last)
-        _write(out / TABLE, table)
+        tables[TABLE], as_csv = table3(last)
         _write(out / TABLE_CSV, as_csv)
+    if any(one.tasks for by_step in scored.values() for one in by_step.values()):
+        tables[TASKS_TABLE], as_csv = task_table({name: measures_by_step(one) for name, one in scored.items()})
+        _write(out / TASKS_CSV, as_csv)
+    for name, text in tables.items():
+        _write(out / name, text)
     chosen = [(one, group) for one in runs for group in choose_groups(one)]
     if chosen:
         token_groups = [
             read_token_group(*pair) for pair in tqdm(chosen, desc="token heat map", unit="group", disable=None)
         ]
         _write(out / HEAT_MAP, heat_map(token_groups, command))
-    site = Site(out, runs, command, args.data)
-    site.update(runs, _described(drawn, bool(table), bool(chosen)))
+    site = Site(out, runs, command, args.data, validations=validations)
+    site.update(runs, _described(drawn, tables, bool(chosen)))
     missing = [f"{one.label}: {reason}" for one in runs for reason in one.missing] + site.missing
     missing += [f"{name}: no run has the data for it" for name in FIGURES if name not in drawn]
-    _write(out / PAGE, _page(names, command, drawn, table, score_table(runs), bool(chosen), missing))
+    _write(out / PAGE, _page(names, command, drawn, tables, score_table(runs), bool(chosen), missing))
     for reason in missing:
         print(f"missing: {reason}")
     print(f"written: {out / PAGE}, {len(drawn)} figures{', ' + HEAT_MAP if chosen else ''}")
@@ -115,22 +125,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _described(drawn: list[str], table: bool, heat_map: bool) -> list[tuple[str, str]]:
+def _described(drawn: list[str], tables: Iterable[str], heat_map: bool) -> list[tuple[str, str]]:
     """Files beside the page, and what they are."""
     files = [(name, FIGURES[name]) for name in drawn]
-    if table:
-        files += [(TABLE, "Accuracy at the last validation, in the shape of Table 3"), (TABLE_CSV, "the same as CSV")]
+    for name in tables:
+        files += [(name, TABLES[name]), (Path(name).with_suffix(".csv").name, "the same as CSV")]
     if heat_map:
         files += [(HEAT_MAP, "Token weights of a few groups, in one file")]
     return files
 
 
 def _page(
-    names: list[str], command: str, drawn: list[str], table: str, scores: str, heat_map: bool, missing: list[str]
+    names: list[str],
+    command: str,
+    drawn: list[str],
+    tables: dict[str, str],
+    scores: str,
+    heat_map: bool,
+    missing: list[str],
 ) -> str:
     parts = [f"# Report: {', '.join(names)}\n", f"    {command}\n"]
-    if table:
-        parts += ["## Accuracy at the last validation (in the shape of Table 3, with 95% intervals)\n", table]
+    for name, table in tables.items():
+        parts += [f"## {TABLES[name]}\n", table]
     if heat_map:
         parts += [f"## Tokens\n\n[{HEAT_MAP}]({HEAT_MAP}): every token shaded by its weight; open it in a browser.\n"]
     for name in drawn:

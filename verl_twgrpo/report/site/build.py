@@ -14,6 +14,7 @@ from tqdm import tqdm
 from verl_twgrpo import __version__
 from verl_twgrpo.files import atomic_write
 from verl_twgrpo.report.reading import Run
+from verl_twgrpo.report.validations import Validations
 
 from .frames import FrameStrips
 from .groups import list_entry, read_step
@@ -41,12 +42,19 @@ class Site:
     """The page of ``runs`` in the folder ``out``; ``update`` writes what came since the last time.
 
     command: said at its end. questions: parquet files, where the settings of a run do not name them. live: the page
-    looks for newer data while it is open, over HTTP.
+    looks for newer data while it is open, over HTTP. validations: scores that are there already.
     """
 
     def __init__(
-        self, out: Path, runs: Sequence[Run], command: str, questions: Iterable[str] = (), live: bool = False
+        self,
+        out: Path,
+        runs: Sequence[Run],
+        command: str,
+        questions: Iterable[str] = (),
+        live: bool = False,
+        validations: Validations | None = None,
     ) -> None:
+        self._validations = validations or Validations()
         self._out, self._command, self._live = out, command, live
         self._settings = [read_settings(run.folder) for run in runs]
         self.missing: list[str] = []
@@ -89,7 +97,8 @@ class Site:
                 self._step(number, step, by_step[step], sample)
         data = self._out / DATA
         write_call(data / "overview.js", "overview", self._overview(runs, pictures))
-        tables = [validation_table(run.validation, self._questions, TEXTS_BUDGET // len(runs)) for run in runs]
+        texts = TEXTS_BUDGET // len(runs)
+        tables = [validation_table(run.validation, self._questions, texts, self._validations.of(run)) for run in runs]
         write_call(data / "validation.js", "validation", tables)
         entries = [[entry for step in sorted(by_step) for entry in by_step[step]] for by_step in self._entries]
         write_call(data / "groups.js", "groups", entries)

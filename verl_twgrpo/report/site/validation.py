@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verl_twgrpo.evaluation import Measure, title
+from verl_twgrpo.report.validations import Validation, measures_by_step
+
 from .groups import shown_answer, verdict
 from .questions import Question
 from .script import rounded
 
 
 def validation_table(
-    dumps: Mapping[int, Path], questions: Mapping[str, Question], budget: int
+    dumps: Mapping[int, Path],
+    questions: Mapping[str, Question],
+    budget: int,
+    scored: Mapping[int, Validation],
 ) -> dict[str, Any] | None:
     """Steps, and by question: truth, kind, and at each step verdict, answer and text (texts up to ``budget`` bytes).
 
+    ``scored``, by step, gives the measures of tasks: at each step mean, lower and upper end, and how many answers.
     A row that cannot be read is counted. Of several rows of a question in one step the first counts.
     """
     if not dumps:
@@ -44,7 +51,25 @@ def validation_table(
                 entry["answers"][place] = shown_answer(text) or ""
                 left -= len(text)
                 entry["texts"][place] = text if left > 0 else None
-    return {"steps": steps, "questions": list(table.values()), "unreadable": unreadable, "texts_left_out": left <= 0}
+    return {
+        "steps": steps,
+        "questions": list(table.values()),
+        "measures": [
+            {
+                "source": source,
+                "task": task,
+                "name": title(task, name),
+                "values": [_measured(by_step[step]) if step in by_step else None for step in steps],
+            }
+            for (source, task, name), by_step in measures_by_step(scored).items()
+        ],
+        "unreadable": unreadable,
+        "texts_left_out": left <= 0,
+    }
+
+
+def _measured(measure: Measure) -> list[float | None]:
+    return [*rounded([measure.mean, measure.low, measure.high], 5), measure.n]
 
 
 def _question(

@@ -54,6 +54,7 @@ Report.views.validation = function () {
     return marks.length ? `${(100 * marks.filter((mark) => mark === "right").length / marks.length).toFixed(1)} %` : "–";
   };
   const line = (name, questions) => el("tr", {}, el("td", {}, name), el("td.num", {}, questions.length), table.steps.map((_, k) => el("td.num", {}, share(questions, k))));
+  const measured = (value) => value === null ? "–" : [value[0].toFixed(3), el("small", {}, ` [${value[1].toFixed(3)}, ${value[2].toFixed(3)}], n = ${value[3]}`)];
   fill();
   return el("div", {},
     having.length > 1 ? el("label", {}, "Run ", el("select", { "data-filter": "validation run", onchange: (event) => { checks.run = Number(event.target.value); Report.show(); } },
@@ -61,6 +62,12 @@ Report.views.validation = function () {
     el("h2", {}, "By kind of question"),
     el("div.scroll", {}, el("table.kinds", {}, el("thead", {}, el("tr", {}, el("th", {}, "kind"), el("th", {}, "questions"), table.steps.map((step) => el("th.num", {}, `step ${step}`)))),
       el("tbody", {}, line("all", table.questions), kinds.length > 1 ? kinds.map((kind) => line(kind, table.questions.filter((question) => question.kind === kind))) : null))),
+    table.measures.length ? [
+      el("h2", {}, "By task"),
+      el("div.scroll", {}, el("table.measures", {}, el("thead", {}, el("tr", {}, ["data source", "task", "measure"].map((name) => el("th", {}, name)), table.steps.map((step) => el("th.num", {}, `step ${step}`)))),
+        el("tbody", {}, table.measures.map((one) => el("tr", {}, [one.source, one.task, one.name].map((text) => el("td", {}, text)), one.values.map((value) => el("td.num", {}, measured(value)))))))),
+      el("p.note", {}, "Mean and 95% interval over the answers that have a value, as verl-twgrpo eval prints them."),
+    ] : null,
     el("h2", {}, "By question"),
     el("form.filters", { onsubmit: (event) => event.preventDefault() },
       el("label", {}, "Show", el("select", { "data-filter": "course", onchange: (event) => { checks.what = event.target.value; fill(); } },
