@@ -91,6 +91,11 @@ def _group(
     signals = _signals(rows, further)
     shared = {name: longest for name, values in signals.items() if (longest := _by_position(values)) is not None}
     own = {name: values for name, values in signals.items() if name not in shared}
+    responses = [_response(row, task, {name: values[k] for name, values in own.items()}) for k, row in enumerate(rows)]
+    # their names once per group
+    names = list(dict.fromkeys(name for response in responses for name in response["scores"]))
+    for response in responses:
+        response["scores"] = [response["scores"].get(name) for name in names]
     return {
         "g": number,
         "id": first["id"] or uid,
@@ -103,9 +108,8 @@ def _group(
         "shortest": min(len(row["tokens"]) for row in rows),
         "signals": list(signals),
         "shared": shared,
-        "responses": [
-            _response(row, task, {name: values[k] for name, values in own.items()}) for k, row in enumerate(rows)
-        ],
+        "scores": names,
+        "responses": responses,
     }
 
 
@@ -184,7 +188,7 @@ def _by_position(values: Sequence[Any]) -> list[float | None] | None:
 
 def _compact(values: Sequence[Any]) -> list[Any]:
     """Rounded, all at once: a call for each response would take most of the time of a long run's page."""
-    near = rounded([number for value in values if value is not None for number in value])
+    near = rounded([number for value in values if value is not None for number in value], decimals=6)
     found: list[Any] = []
     start = 0
     for value in values:
@@ -198,7 +202,10 @@ def _compact(values: Sequence[Any]) -> list[Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+    if value is None or not math.isfinite(value):
+        return None
+    near = float(f"{value:.4g}")
+    return int(near) if near.is_integer() else near
 
 
 def _question_of(prompt: str | None) -> str:

@@ -30,11 +30,12 @@ def write_call(path: Path, function: str, *arguments: Any) -> int:
     return len(text)
 
 
-def rounded(values: Iterable[float | None], digits: int = 3) -> list[float | None]:
-    """Numbers with as many digits as one can see; None for what is no number."""
+def rounded(values: Iterable[float | None], digits: int = 3, decimals: int = 300) -> list[float | None]:
+    """Numbers with as many digits as one can see, at most ``decimals`` after the point; None for what is no number."""
     array = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         places = digits - 1 - np.floor(np.log10(np.abs(array)))
-        scale = 10.0 ** np.clip(places, -300, 300)
+        scale = 10.0 ** np.clip(places, -300, decimals)
         near = np.where(array == 0, 0.0, np.round(array * scale) / scale)
-    return [value if math.isfinite(value) else None for value in near.tolist()]
+    # "1", not "1.0": most weights of most tokens
+    return [None if not math.isfinite(x) else int(x) if x.is_integer() and abs(x) < 1e15 else x for x in near.tolist()]

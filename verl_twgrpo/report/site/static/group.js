@@ -77,7 +77,8 @@ Report.groupPart = function (run, step, group) {
 
 Report.card = function (response, k, group) {
   const { el } = Report;
-  const scores = Object.entries(response.scores).map(([name, value]) => `${name} ${Report.number(value)}`).join(" · ");
+  const scores = group.scores.map((name, k) => [name, response.scores[k]]).filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name} ${Report.number(value)}`).join(" · ");
   const text = el("div.text");
   response.tokens.forEach((token, position) => {
     const node = el("i" + (position >= group.shortest ? ".tail" : ""), {}, token.replace(/\n/g, "↵\n"));
