@@ -32,7 +32,7 @@ def correlation_table(groups: Sequence[Weighted]) -> list[dict]:
 
 
 def group_table(groups: Sequence[Weighted]) -> list[dict]:
-    """A line a group and reading: lengths, weights with and without ended rows, shares of the tail."""
+    """One line per group and reading: lengths, weights with and without ended rows, shares of the tail."""
     table = []
     for group in groups:
         live_T, entropy_T = group.live_T, mean_entropy(group)

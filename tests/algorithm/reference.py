@@ -86,7 +86,7 @@ def clip(ratio: float, low: float, high: float) -> float:
 def eq6_loss(
     ratios: list[list[float]], advantages: list[float], weights: list[float], low: float, high: float
 ) -> float:
-    """Minus Eq. 6 for one group: rows of ratios, one advantage a row, one weight a position."""
+    """Minus Eq. 6 for one group: rows of ratios, one advantage per row, one weight per position."""
     total = sum(
         min(weights[t] * r * A, clip(r, low, high) * A)
         for row, A in zip(ratios, advantages, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
-import verl  # noqa: F401  first, as the plugins that it loads may have to mend torchvision
+import verl  # noqa: F401  first, its plugins declare torchvision's operators where they are missing
 
 from verl_twgrpo.bench import reward as benchmark
 from verl_twgrpo.rewards import TASKS, compute_score

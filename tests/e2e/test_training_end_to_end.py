@@ -59,7 +59,7 @@ def test_weights_reach_the_update(killed):
     assert 1.1 < max(weights) <= 1.7 + 1e-6
     for row in rows:
         assert len(row["weight"]) == len(row["token_ids"]) == len(row["advantage"]) == len(row["tokens"])
-        # one advantage a response, scaled by each token's weight
+        # one advantage per response, scaled by each token's weight
         bare = [a / w for a, w in zip(row["advantage"], row["weight"], strict=True)]
         assert max(bare) - min(bare) < 1e-5
     metrics = run.metrics(1)

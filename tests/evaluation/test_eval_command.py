@@ -51,7 +51,7 @@ def test_rows_left_out_are_told_and_unreadable_ones_make_the_exit_code_one(dump,
     path = dump("4.jsonl", "A", extra=extra)
     assert run(path) == 1
     printed = capsys.readouterr().out
-    assert "clevrer: 1 rows of a problem that had one already were left out" in printed
+    assert "clevrer: 1 duplicate rows of a problem were dropped" in printed
     assert "1 rows have no problem id" in printed
     assert f"unreadable: 1 rows\n  {path}: line 4: not JSON" in printed
 

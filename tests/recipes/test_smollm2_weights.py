@@ -270,7 +270,7 @@ def test_copies_of_one_row_differ_by_noise_only(recipe, model):
 
 
 class Letters:
-    """A tokenizer of one character a token."""
+    """A tokenizer of one character per token."""
 
     def decode(self, ids, skip_special_tokens=False):
         return "".join(chr(97 + i % 26) for i in ids)

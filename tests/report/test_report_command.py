@@ -101,7 +101,7 @@ def test_a_run_that_was_only_validated_gets_its_accuracies(make_run, tmp_path):
     assert names(out) == {"validation.png", "table3.md", "table3.csv", "README.md", *SITE}
     page = (out / "README.md").read_text(encoding="utf-8")
     assert "0.jsonl: line 2: ground truth is empty" in page
-    assert "0.jsonl: 1 rows of a problem that had one already were left out" in page
+    assert "0.jsonl: 1 duplicate rows of a problem were dropped" in page
 
 
 def test_nothing_is_overwritten_without_force_and_an_old_report_leaves_nothing_behind(full_run, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from task_truths import TRUTHS
-from verl import DataProto  # first, as the plugins that it loads may have to mend torchvision
+from verl import DataProto  # first, its plugins declare torchvision's operators where they are missing
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.reward import load_reward_manager
 

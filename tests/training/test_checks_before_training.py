@@ -209,7 +209,7 @@ def test_verls_asynchronous_trainers_are_taken(good):
         ("actor_rollout_ref.rollout.n_gpus_per_node=0", r"rollout\.n_gpus_per_node=0: "),
         ("actor_rollout_ref.rollout.checkpoint_engine.backend=naive", r"checkpoint_engine\.backend=naive: "),
         ("actor_rollout_ref.hybrid_engine=False", r"hybrid_engine=False: verl 0\.9\.1 fails there"),
-        # four prompts a step, but a batch is an update's
+        # four prompts per step, but a batch is an update's
         ("trainer.n_gpus_per_node=4", r"ppo_mini_batch_size=2: 4 data-parallel ranks .* whole groups"),
     ],
 )

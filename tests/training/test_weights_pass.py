@@ -18,7 +18,7 @@ SETTINGS = {"temperature": 0.7, "calculate_entropy": True, "compute_loss": False
 
 
 def infer(engine, batch, micro_batch_size, kind=None, text=False, mixtures=None, **extra):
-    """Response parts of the fields that verl's old-log-prob step returns, one tensor a row."""
+    """Response parts of the fields that verl's old-log-prob step returns, one tensor per row."""
     settings = SETTINGS | {"micro_batch_size_per_gpu": micro_batch_size} | extra
     if kind is not None:
         settings[PASS_KEY] = {"divergence": kind, "tokens_per_chunk": 5}

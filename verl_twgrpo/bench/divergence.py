@@ -56,7 +56,7 @@ QWEN2_5_VL = (Shape(8, 1024, 2048, 151936, "bfloat16"), Shape(8, 1024, 3584, 152
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the CSV: milliseconds a call, and MiB above the inputs; None where memory ran out."""
+    """One line of the CSV: milliseconds per call, and MiB above the inputs; None where memory ran out."""
 
     method: str
     G: int
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def measure_shape(shape: Shape, device: str = "cpu") -> list[Measurement]:
     """All methods at one shape, taking turns, each turn in a process of its own.
 
-    Raises ChildProcessError with the process's last words if it fails for another reason than memory.
+    Raises ChildProcessError with the end of the process's output if it fails for another reason than memory.
     """
     turns: dict[str, list[dict]] = {method: [] for method in METHODS}
     what = f"G={shape.G} T={shape.T} H={shape.H} V={shape.V}"

@@ -139,7 +139,7 @@ def read_shape(shape: str) -> tuple[int, int]:
 def measure_case(shape: str, G: int, pass_: str, device: str = "cpu", body: str = "small") -> Measurement:
     """Both ways at one case, in turns, each in a process of its own.
 
-    Raises ChildProcessError with the process's last words if one fails.
+    Raises ChildProcessError with the end of the process's output if one fails.
     """
     case = {"shape": shape, "G": G, "pass_": pass_, "device": device, "body": body}
     with ExitStack() as stack:
@@ -301,7 +301,7 @@ class _Process:
     def call(self) -> dict:
         """What ``serve`` yields."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(BrokenPipeError):  # its last words say why
+        with suppress(BrokenPipeError):  # the end of its output says why
             print(file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Videos, and how a step uses them."""
-    parser.add_argument("videos", nargs="+", type=Path, help="mp4 files, one a prompt")
+    parser.add_argument("videos", nargs="+", type=Path, help="mp4 files, one per prompt")
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts per prompt (n)")
     parser.add_argument("--frames", type=int, default=16, help="frames per video")
     parser.add_argument("--max-pixels", type=int, default=128 * 28 * 28, help="pixels a frame")

@@ -25,7 +25,7 @@ from verl_twgrpo.files import write_csv
 PHASES = ("gen", "reward", "old_log_prob", "tw_grpo_extra_pass", "ref", "adv", "update_actor", "update_weights", "step")
 ALGORITHMS = "grpo_token,tw_grpo"
 PACKED = ("false", "true")
-LAST_WORDS = 20
+TAIL_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: fewer than two steps, a run that cannot be composed or does not pass the checks.
-        ChildProcessError: with the last words of a run that fails.
+        ChildProcessError: with the end of a failed run's output.
     """
     check_device(args.device)
     if args.steps < 2:
@@ -128,7 +128,7 @@ def train(overrides: Sequence[str]) -> list[dict[str, float]]:
                 process.wait()
                 raise
         if code:
-            end = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_WORDS:])
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
             raise ChildProcessError(f"bench step: {' '.join(overrides)} ended with exit code {code}:\n{end}")
         steps = [json.loads(line) for line in metrics.read_text().splitlines()]
     return [step["data"] for step in steps if step["step"] > 0]

@@ -134,7 +134,7 @@ def _state(predictions: Predictions, scored: list[ScoredRow], lenient: list[str]
 
 def _print_state(predictions: Predictions, state: dict[str, Any]) -> None:
     for benchmark, count in predictions.duplicates.items():
-        print(f"{benchmark}: {count} rows of a problem that had one already were left out")
+        print(f"{benchmark}: {count} duplicate rows of a problem were dropped")
     if state["without_id"]:
         print(f"{state['without_id']} rows have no problem id: duplicates among them cannot be told, nor pairs")
     differing = state["stored_score_differs"]

@@ -1,4 +1,4 @@
-"""What a GPU has to hold at the two heights of a step, rollout and update: an estimate that nobody has measured."""
+"""What a GPU has to hold at the two heights of a step, rollout and update: an estimate, not measured."""
 
 from __future__ import annotations
 

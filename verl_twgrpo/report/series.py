@@ -13,7 +13,7 @@ from .reading import Group, Run
 
 @dataclass(frozen=True)
 class Series:
-    """One value a step. source: which file it comes from, in words."""
+    """One value per step. source: which file it comes from, in words."""
 
     steps: np.ndarray
     values: np.ndarray

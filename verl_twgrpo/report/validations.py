@@ -59,7 +59,7 @@ def score_file(path: Path, settings: Mapping[str, Any]) -> Validation:
     notes = list(predictions.unreadable)
     if predictions.duplicates:
         count = predictions.duplicates.total()
-        notes.append(f"{path}: {count} rows of a problem that had one already were left out")
+        notes.append(f"{path}: {count} duplicate rows of a problem were dropped")
     try:
         scored = score_rows(predictions.rows, settings=task_settings(settings))
     except ValueError as error:

@@ -22,7 +22,7 @@ class PromptOrder:
             self._next += 1
 
     def sort_key(self, row_key: str) -> tuple[Any, ...]:
-        """Rows by their prompt's place, then by rollout and output; prompts that nobody has numbered come last."""
+        """Rows by their prompt's place, then by rollout and output; prompts without a number come last."""
         parsed = parse_key(row_key)
         return self._place.get(parsed.uid, self._next), *parsed
 
