@@ -1,9 +1,9 @@
-"""How verl names a row of a batch, and which rows belong together."""
+"""How verl names a row of a batch, which rows belong together, and how a column of a batch is read row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 H = TypeVar("H", bound=Hashable)
 
@@ -45,3 +45,8 @@ def final_rows(keys: Iterable[RowKey]) -> list[int]:
         if keys[known].output < key.output:
             last[key[:2]] = row
     return [last[key[:2]] for key in keys]
+
+
+def as_list(column: Any) -> list[Any]:
+    """One Python object per row; a column comes as a list, a NonTensorStack or a numpy array, as its way here went."""
+    return column.tolist() if hasattr(column, "tolist") else list(column)

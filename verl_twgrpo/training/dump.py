@@ -18,8 +18,7 @@ from transfer_queue import KVBatchMeta
 from verl_twgrpo.algorithm.weightings import Group
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
 from verl_twgrpo.files import atomic_write, write_text
-
-from .columns import as_list
+from verl_twgrpo.rows import as_list
 
 logger = logging.getLogger(__name__)
 

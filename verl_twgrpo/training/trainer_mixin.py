@@ -26,8 +26,8 @@ from verl_twgrpo.algorithm.weightings import Group, Weighting, weigh_groups
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
 from verl_twgrpo.algorithm.weightings.text import response_text
 from verl_twgrpo.files import write_json
+from verl_twgrpo.rows import as_list
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
-from verl_twgrpo.training.columns import as_list
 from verl_twgrpo.training.dump import StepDump
 from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY
 from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transfer_queue import KVBatchMeta
 
-from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.rows import as_list
 
 # One row per micro-batch: any number of rows divides.
 ALONE = {"micro_batch_size_per_gpu": 1, "use_dynamic_bsz": False}

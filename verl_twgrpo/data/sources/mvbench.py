@@ -1,6 +1,6 @@
 """MVBench, one true option.
 
-Official (json files of the hub's OpenGVLab/MVBench, one per task): {video, question, candidates [..], answer as text, and
+Official (json files of the hub's OpenGVLab/MVBench, one per task): {video, question, candidates [..], answer, and
 for some tasks start, end in seconds}. Video-R1's form: {problem_id, problem, options, solution, video}, whose part-of-
 video tasks are answered from the whole video, as here.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
-from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.rows import as_list
 from verl_twgrpo.training.views import PIXELS, Colours, View, altered_inputs, colours_of, row_seed
 
 COLUMN = "multi_modal_inputs"

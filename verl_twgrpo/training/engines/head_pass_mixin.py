@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 
-from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.rows import as_list
 from verl_twgrpo.training.engines.altered_videos import with_altered_videos
 from verl_twgrpo.training.engines.group_pass import GroupPass, Row
 from verl_twgrpo.training.engines.options import options_of

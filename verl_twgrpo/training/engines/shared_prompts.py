@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tensordict import NonTensorData, TensorDict
 
-from verl_twgrpo.training.columns import as_list
+from verl_twgrpo.rows import as_list
 from verl_twgrpo.training.engines.packing import Lengths
 
 
