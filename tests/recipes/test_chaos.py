@@ -28,6 +28,13 @@ def chaos():
     return load("chaos")
 
 
+@pytest.fixture
+def phases(monkeypatch):
+    """The module without its hooks: they would watch the trainer of every later test of this process."""
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda hook, name: None)
+    return load("phases")
+
+
 def test_every_part_of_a_step_is_struck_as_often_and_the_seed_says_when(chaos):
     chosen = chaos.moments(20, seed=1)
     assert Counter(moment.part for moment in chosen) == dict.fromkeys(chaos.PARTS, 4)
@@ -36,11 +43,10 @@ def test_every_part_of_a_step_is_struck_as_often_and_the_seed_says_when(chaos):
     assert all(0 <= moment.share < 1 for moment in chosen)
 
 
-def test_what_a_run_does_is_noted_and_read_back(chaos, tmp_path, monkeypatch):
+def test_what_a_run_does_is_noted_and_read_back(chaos, phases, tmp_path, monkeypatch):
     path = tmp_path / "phases.tsv"
     monkeypatch.setenv("CHAOS_PHASES", str(path))
     assert chaos.read_phases(path) == []
-    phases = load("phases")
 
     class Trainer:
         global_steps = 7
@@ -62,10 +68,10 @@ def test_what_a_run_does_is_noted_and_read_back(chaos, tmp_path, monkeypatch):
     assert chaos.read_phases(path) == noted
 
 
-def test_the_parts_are_methods_that_are_there():
+def test_the_parts_are_methods_that_are_there(phases):
     from importlib import import_module
 
-    for module, cls, method in load("phases").PARTS:
+    for module, cls, method in phases.PARTS:
         assert callable(getattr(getattr(import_module(module), cls), method))
 
 
