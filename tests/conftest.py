@@ -416,7 +416,7 @@ class FakeQueue:
 
         for name in list(fields.keys()):
             column = fields[name]
-            values = column.unbind() if isinstance(column, torch.Tensor) else column.tolist()
+            values = column.unbind() if isinstance(column, torch.Tensor) else list(column)
             for key, value in zip(keys, values, strict=True):
                 self.rows.setdefault(key, {})[name] = value
         return KVBatchMeta(partition_id=partition_id, keys=list(keys), tags=[self.tags[key] for key in keys])
@@ -503,6 +503,7 @@ class FakeStep:
         trainer.tw_grpo = TWGRPOConfig(**settings)
         trainer.weighting = trainer.tw_grpo.make_weighting()
         trainer._moments = TaskMoments(trainer.tw_grpo.std_decay) if trainer.tw_grpo.std == "task" else None
+        trainer._temporal_bonus = trainer.tw_grpo.made_temporal_bonus
         trainer.config.algorithm.tw_grpo = settings
         trainer._groups, trainer._prompt_number, trainer._prompt_order = [], {}, PromptOrder()
         trainer.packed_groups = "false"

@@ -39,8 +39,9 @@ def register_reward_manager(_: ModuleType) -> None:
 
 
 def register_agent_loop(_: ModuleType) -> None:
-    """Agent loop ``seeded_single_turn_agent``."""
-    import verl_twgrpo.training.seeded_rollout  # noqa: F401
+    """Agent loops ``seeded_single_turn_agent``, and those that shuffle frames."""
+    import verl_twgrpo.training.seeded_rollout
+    import verl_twgrpo.training.shuffled_frames  # noqa: F401
 
 
 def check_before_training(config_module: ModuleType) -> None:

@@ -98,6 +98,16 @@ def test_a_run_without_tw_grpo_is_not_checked():
         ("trainer.v1.trainer_mode=async", r"trainer_mode=async: .* choose colocate_async or separate_async"),
         ("trainer.v1.trainer_mode=sync", r"trainer_mode=sync: "),
         ("actor_rollout_ref.actor.strategy=megatron", r"actor\.strategy=megatron: supported are fsdp and fsdp2"),
+        ("algorithm=t_grpo trainer.v1.trainer_mode=sync", r"temporal_bonus: .*set trainer\.v1\.trainer_mode=tw_grpo"),
+        (
+            "algorithm=t_grpo actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent",
+            r"temporal_bonus: .*default_agent_loop=single_turn_agent shuffles no frames; choose shuffling_single_turn",
+        ),
+        (
+            "algorithm=t_grpo algorithm.tw_grpo.temporal_bonus.shuffled=0.1",
+            r"temporal_bonus\.shuffled=0\.1: of \d rollouts",
+        ),
+        ("algorithm=t_grpo algorithm.filter_groups.enable=true", r"temporal_bonus: algorithm\.filter_groups\.enable"),
         ("algorithm=sova algorithm.adv_estimator=grpo", r"tw_grpo\.anchors=.*set algorithm\.adv_estimator=tw_grpo"),
         ("algorithm=ema_grpo algorithm.adv_estimator=grpo", r"tw_grpo\.std=task: .*adv_estimator=tw_grpo"),
         ("actor_rollout_ref.rollout.temperature=0", r"rollout\.temperature=0: .* one and the same"),

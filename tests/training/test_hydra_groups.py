@@ -15,6 +15,7 @@ from verl.utils.config import omega_conf_to_dataclass
 
 import verl_twgrpo.config
 from verl_twgrpo.algorithm.anchors import Anchors
+from verl_twgrpo.algorithm.temporal_bonus import TemporalBonus
 from verl_twgrpo.config.hydra_groups import GROUPS, with_groups
 from verl_twgrpo.training.checks import read_settings
 
@@ -94,6 +95,7 @@ def test_the_released_code_and_the_baseline_are_one_flag_each():
         ("pgpo", "video_contrast", ["log_probs_blank"]),
         ("video_ktr", "video_contrast", ["log_probs_blank", "log_probs_shuffled"]),
         ("tapo", "video_contrast", ["log_probs_frozen"]),
+        ("oracle", "oracle", []),
     ],
 )
 def test_every_weighting_is_one_flag_and_its_settings_reach_it(preset, weighting, passes):
@@ -113,11 +115,21 @@ def test_estimators_for_groups_without_spread_and_for_mixtures_of_tasks_are_one_
     assert read_settings(composed("algorithm=tw_grpo").algorithm.tw_grpo).made_anchors is None
 
 
+def test_t_grpo_is_one_flag_on_its_own_and_over_the_recipe_of_its_authors_data():
+    for words in (["algorithm=t_grpo"], ["recipe=qwen2_5_vl_7b_video_r1", "algorithm=t_grpo"]):
+        config = composed(*words)
+        settings = omega_conf_to_dataclass(config.algorithm.tw_grpo)
+        assert (settings.made_temporal_bonus, settings.weighted) == (TemporalBonus(), False)
+        actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+        assert (actor.loss_agg_mode, actor.kl_loss_coef, actor.clip_ratio_high) == ("seq-mean-token-mean", 0.04, 0.2)
+        assert rollout.agent.default_agent_loop == "shuffling_single_turn_agent"
+
+
 def test_every_preset_of_an_algorithm_is_tested():
     folder = Path(verl_twgrpo.config.__file__).parent / "algorithm"
     tested = {"tw_grpo_released", "grpo_token", "tw_grpo", "top_entropy", "entropy_shaping", "gtpo", "vppo", "pgpo"}
     assert {path.stem for path in folder.glob("*.yaml")} == tested | {
-        "video_ktr", "tapo", "sova", "ema_grpo",
+        "video_ktr", "tapo", "sova", "ema_grpo", "oracle", "t_grpo",
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from omegaconf import OmegaConf
 from verl.base_config import BaseConfig
@@ -11,9 +11,12 @@ from verl.workers.config import PolicyLossConfig
 
 from verl_twgrpo.algorithm.anchors import Anchors
 from verl_twgrpo.algorithm.objective import WeightPlacement
+from verl_twgrpo.algorithm.temporal_bonus import TemporalBonus
 from verl_twgrpo.algorithm.weightings import Weighting, make_weighting
 from verl_twgrpo.algorithm.weightings.apply import Control, Normalise
 from verl_twgrpo.algorithm.weightings.settings import check_choice, check_number
+
+M = TypeVar("M")
 
 CHOICES = {"placement": get_args(WeightPlacement), "normalise": get_args(Normalise), "control": get_args(Control)}
 
@@ -23,6 +26,9 @@ OWN_SETTINGS = ("divergence", "alpha", "weight", "scope")
 
 SEEDED_LOOP = "seeded_single_turn_agent"
 """The agent loop of seeded_rollout.py, by the name that verl knows it by."""
+SHUFFLING_LOOP = "shuffling_single_turn_agent"
+SEEDED_SHUFFLING_LOOP = "seeded_shuffling_single_turn_agent"
+"""Those of shuffled_frames.py."""
 
 PACKED_GROUPS = ("auto", "true", "false")
 
@@ -61,6 +67,7 @@ class TWGRPOConfig(BaseConfig):
         std_decay: of the task's moving averages.
         std_limit: groups in which some |A| by the task's deviation would be above it are divided by their own.
         anchors: null, or what SOVA's virtual anchors are (fields of ``Anchors``); {} has the paper's.
+        temporal_bonus: null, or T-GRPO's bonus (fields of ``TemporalBonus``); {} has the numbers of its code.
         tokens_per_chunk: tokens whose logits exist at one time in the weights pass; null chooses by device.
         dump_dir: folder for one compact file per step with what the figures need; null writes none.
         max_rollout_probs_diff: the first step stops the run if rollout and actor differ by more in the mean probability
@@ -92,6 +99,7 @@ class TWGRPOConfig(BaseConfig):
     std_decay: float = 0.99
     std_limit: float = 5.0
     anchors: Any = None
+    temporal_bonus: Any = None
     tokens_per_chunk: int | None = None
     dump_dir: str | None = None
     max_rollout_probs_diff: float | None = 0.02
@@ -104,19 +112,12 @@ class TWGRPOConfig(BaseConfig):
     @property
     def made_anchors(self) -> Anchors | None:
         """The virtual anchors, None without."""
-        if self.anchors is None:
-            return None
-        values = OmegaConf.to_container(self.anchors) if OmegaConf.is_config(self.anchors) else self.anchors
-        known = [one.name for one in fields(Anchors)]
-        if not isinstance(values, dict):
-            raise ValueError(f"algorithm.tw_grpo.anchors={values!r}: need null or settings: {', '.join(known)}")
-        for name in values:
-            if name not in known:
-                raise ValueError(f"algorithm.tw_grpo.anchors.{name}: no such setting; choose from {', '.join(known)}")
-        try:
-            return Anchors(**values)
-        except ValueError as error:
-            raise ValueError(f"algorithm.tw_grpo.anchors.{error}") from None
+        return _made_if_set("anchors", self.anchors, Anchors)
+
+    @property
+    def made_temporal_bonus(self) -> TemporalBonus | None:
+        """T-GRPO's bonus, None without."""
+        return _made_if_set("temporal_bonus", self.temporal_bonus, TemporalBonus)
 
     @property
     def weighted(self) -> bool:
@@ -188,7 +189,24 @@ class TWGRPOConfig(BaseConfig):
                 "gradient can flow through them; leave it out"
             )
         self.make_weighting()
-        _ = self.made_anchors
+        _ = self.made_anchors, self.made_temporal_bonus
+
+
+def _made_if_set(key: str, node: Any, made: type[M]) -> M | None:
+    """An optional part of the settings; raises ``ValueError`` with the key of what is wrong."""
+    if node is None:
+        return None
+    values = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    known = [one.name for one in fields(made)]  # type: ignore[arg-type]
+    if not isinstance(values, dict):
+        raise ValueError(f"algorithm.tw_grpo.{key}={values!r}: need null or settings: {', '.join(known)}")
+    for name in values:
+        if name not in known:
+            raise ValueError(f"algorithm.tw_grpo.{key}.{name}: no such setting; choose from {', '.join(known)}")
+    try:
+        return made(**values)
+    except ValueError as error:
+        raise ValueError(f"algorithm.tw_grpo.{key}.{error}") from None
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -27,6 +27,7 @@ from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
 from verl_twgrpo.algorithm.weightings.text import response_text
 from verl_twgrpo.files import write_json
 from verl_twgrpo.rows import as_list
+from verl_twgrpo.training import shuffled_rollouts
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
 from verl_twgrpo.training.dump import StepDump
 from verl_twgrpo.training.engines.head_pass_mixin import MIXTURE, PASS_KEY
@@ -74,6 +75,7 @@ class TokenWeights(InputChecks, _Trainer):
         self.packed_groups = packed_groups_setting(config.algorithm)
         self.weighting: Weighting = self.tw_grpo.make_weighting()
         self._moments = TaskMoments(self.tw_grpo.std_decay) if self.tw_grpo.std == "task" else None
+        self._temporal_bonus = self.tw_grpo.made_temporal_bonus
         self._groups: list[Group] = []
         self._prompt_order = PromptOrder()
         self._prompt_number: dict[str, int] = {}
@@ -124,6 +126,8 @@ class TokenWeights(InputChecks, _Trainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
+        if self._temporal_bonus is not None:
+            shuffled_rollouts.ask(batch, self.config.actor_rollout_ref.rollout.n, self._temporal_bonus)
         self._prompt_order.add(list(batch["uid"]))
         return batch
 
@@ -134,6 +138,10 @@ class TokenWeights(InputChecks, _Trainer):
 
         Rollouts arrive in any order; a fixed one makes two runs with the same rollouts take the same sums.
         """
+        if self._temporal_bonus is not None:
+            group_size = self.config.actor_rollout_ref.rollout.n
+            batch, of_bonus = shuffled_rollouts.settle(batch, group_size, self._temporal_bonus)
+            metrics.update(of_bonus)
         batch.reorder(sorted(range(len(batch)), key=lambda row: self._prompt_order.sort_key(batch.keys[row])))
         self._prompt_number = self._prompt_order.take(uid for uid in group_of_row(batch) if uid is not None)
         if not self.weighting.active and self.packed_groups == "false":

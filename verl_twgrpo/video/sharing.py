@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,9 @@ _lock = threading.Lock()
 
 # The cache's bytes -> the floats that are handed out.
 _floats: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+# Frames that were handed out -> an order, and the frames in it.
+_reordered: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 Frames = tuple[torch.Tensor, dict[str, Any]]
 
@@ -34,6 +37,20 @@ def shared_frames(get: Callable[[dict[str, Any]], Frames], video: dict[str, Any]
             _floats[bytes_TCHW] = bytes_TCHW.float()
             _prepared[_floats[bytes_TCHW]] = ({}, threading.Lock())
         return _floats[bytes_TCHW], metadata
+
+
+def reordered_frames(frames_TCHW: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """Frames in another order; of frames that were handed out the last order is kept, and shared like them."""
+    key = tuple(order)
+    with _lock:
+        if frames_TCHW not in _prepared:
+            return frames_TCHW[list(order)]
+        kept = _reordered.get(frames_TCHW)
+        if kept is None or kept[0] != key:
+            kept = key, frames_TCHW[list(order)]
+            _reordered[frames_TCHW] = kept
+            _prepared[kept[1]] = ({}, threading.Lock())
+        return kept[1]
 
 
 def share_preparation(video_processing: ModuleType) -> None:
