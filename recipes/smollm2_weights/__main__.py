@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_twgrpo.algorithm.token_classes import token_classes
 from verl_twgrpo.files import write_csv, write_text
 
 from .checks import dtype_lines, dtype_table, gradient_leak, noise_of_identical_rows
@@ -24,7 +25,7 @@ from .measuring import hidden_states, weigh
 from .positions import correlation_table, group_table, live_table, profile_table, summary_table
 from .sampling import GROUP_SIZE, Sample, load, samples_of
 from .statistics import middle, quantile_line
-from .tokens import class_table, extreme_table, token_classes, word_table
+from .tokens import class_table, extreme_table, word_table
 
 # Groups on which the costly checks run: other number formats, gradients (all of [G, T, V] passes by several times).
 CHECKED_GROUPS = 6

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from verl_twgrpo.algorithm.token_classes import CLASSES
+
 from .measuring import ALPHA, KINDS, NAMES, Weighted
 from .sampling import GROUP_SIZE
-from .tokens import CLASSES
 
 
 def draw(out: Path, tables: Mapping[str, list[dict]], groups: Sequence[Weighted], command: str) -> None:
@@ -70,19 +71,25 @@ def draw(out: Path, tables: Mapping[str, list[dict]], groups: Sequence[Weighted]
         style.save(figure, out / "tokens.png", ["SmolLM2-135M-Instruct"], command)
 
 
+def scored(group: Weighted, tokenizer: Any) -> Iterator[tuple[list[int], str, dict[str, Any]]]:
+    """Token ids, text and scores of each response."""
+    from verl_twgrpo.rewards import compute_score
+
+    for ids in group.sample.responses:
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        yield ids, text, compute_score("nextgqa", text, group.sample.truth, {"options": list(group.sample.letters)})
+
+
 def heat_map_page(groups: Sequence[Weighted], tokenizer: Any, command: str) -> str:
     """The token heat map, once a reading, of the group of which the fewest rows reach the last position."""
     from verl_twgrpo.report.heatmap import heat_map
     from verl_twgrpo.report.reading import Response, TokenGroup
-    from verl_twgrpo.rewards import compute_score
 
     group = min(groups, key=lambda group: group.live_T[-1])
     pages = []
     for kind in KINDS:
         responses = []
-        for row, ids in enumerate(group.sample.responses):
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            scores = compute_score("nextgqa", text, group.sample.truth, {"options": list(group.sample.letters)})
+        for row, (ids, text, scores) in enumerate(scored(group, tokenizer)):
             responses.append(
                 Response(
                     reward=scores["score"],

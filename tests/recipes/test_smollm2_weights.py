@@ -25,7 +25,7 @@ V = 40
 @pytest.fixture(scope="module")
 def recipe():
     """The recipe's modules; ``__main__`` is ``command``."""
-    names = ("checks", "drawing", "measuring", "positions", "sampling", "statistics", "tokens")
+    names = ("checks", "drawing", "measuring", "others", "positions", "sampling", "statistics", "tokens")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         modules = {name: importlib.import_module(f"recipes.smollm2_weights.{name}") for name in names}
@@ -103,15 +103,6 @@ def test_middle_leaves_out_nan_and_says_how_many_are_left(recipe):
     assert (median, count) == (2.0, 3)
     assert 1 <= low < 2 < high <= 3
     assert recipe.statistics.middle([math.nan])[3] == 0
-
-
-def test_tokens_fall_into_their_classes(recipe):
-    tokens = ["The", " cat", " is", "\n", "<", "think", ">", " B", ",", " 12", " under", "stand", "</s>"]
-    assert recipe.tokens.token_classes(tokens, "ABC", end="</s>") == [
-        "first token", "word", "function word", "line break", "format tag", "format tag", "format tag",
-        "option letter", "punctuation", "digit", "function word", "word piece", "end of response",
-    ]  # fmt: skip
-    assert recipe.tokens.token_classes(["x", " D"], "ABC", end="</s>")[1] == "word"
 
 
 def test_a_class_gains_nothing_from_standing_in_the_tail(recipe):
@@ -348,3 +339,29 @@ def test_everything_is_written_for_a_tiny_model(recipe, tmp_path):
     assert written == {f"{name}.csv" for name in tables} | {"weights.png", "tokens.png", "tokens.html"}
     checks = (tmp_path / "checks.csv").read_text()
     assert "gradient through w,jsd" in checks and "identical rows" in checks
+
+
+def test_a_dump_for_other_weightings_is_what_they_read(recipe, model):
+    """Behind its own prompt every log-prob is the same; behind another one it is the definition's."""
+    group = recipe.measuring.weigh(
+        some_sample(recipe), recipe.measuring.hidden_states(model, some_sample(recipe)), model.lm_head.weight.detach()
+    )
+    same = recipe.others.blank_log_probs(model, group, group.sample.prompt)
+    for one, other in zip(same, group.log_prob, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    prompt = group.sample.prompt[:2]
+    blank = recipe.others.blank_log_probs(model, group, prompt)
+    row = group.sample.responses[1]
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *row]])).logits[0, len(prompt) - 1 : -1].double()
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(row)[:, None]).squeeze(1)
+    np.testing.assert_allclose(blank[1], expected.numpy(), atol=1e-4)
+    rows = list(recipe.others.dump_rows(group, blank, Letters()))
+    assert [len(line["log_probs_blank"]) for line in rows] == list(group.sample.lengths)
+    assert rows[1]["weight"] == group.weight["jsd"][: len(row)].tolist()
+
+
+def test_a_question_is_taken_out_of_its_prompt(recipe):
+    assert recipe.others.without_question("user\nWhy?\nA x", "Why?") == "user\n\nA x"
+    with pytest.raises(ValueError, match="does not hold its question 'Why'"):
+        recipe.others.without_question("user\nA x", "Why")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verl_twgrpo.algorithm.weightings import Group
-from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.metrics import class_metrics, packing_metrics, reward_metrics, spread_metrics, weight_metrics
 
 
 def group(uid, lengths, divergence, weights):
@@ -97,3 +97,13 @@ def test_packing_adds_up_over_ranks_and_says_nothing_where_nothing_was_packed():
     metrics = packing_metrics([{"tokens": 10, "tokens_unpacked": 30}, {"tokens": 20, "tokens_unpacked": 60}])
     assert metrics == {"packed_groups/tokens": 30, "packed_groups/tokens_unpacked": 90, "packed_groups/ratio": 3}
     assert packing_metrics([{"tokens": 0, "tokens_unpacked": 0}]) == {}
+
+
+def test_the_weight_of_classes_of_tokens_by_hand():
+    group = Group("a", [4, 7], [torch.tensor([True, True, False]), torch.tensor([True, True])])
+    group.weights = [torch.tensor([1.0, 3.0, 9.0]), torch.tensor([2.0, 2.0])]
+    classes = {4: ["first token", "verdict word", "verdict word"], 7: ["option letter", "word"]}
+    assert class_metrics([group], classes) == {
+        "tw_grpo/weight_mean_verdict_word": 3.0, "tw_grpo/weight_share_verdict_word": 3 / 8,
+        "tw_grpo/weight_mean_option_letter": 2.0, "tw_grpo/weight_share_option_letter": 2 / 8,
+    }  # fmt: skip

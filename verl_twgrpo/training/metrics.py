@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -51,6 +51,37 @@ def weight_metrics(groups: Sequence[Group], nan_tokens: int = 0) -> dict[str, fl
         "tw_grpo/degenerate_groups": degenerate / len(groups),
         "tw_grpo/nan_tokens": nan_tokens,
     }
+
+
+# classes of tokens that a weighting should tell from the rest
+LOGGED_CLASSES = ("option letter", "verdict word", "function word")
+
+
+def class_metrics(groups: Sequence[Group], classes_of_row: Mapping[int, Sequence[str]]) -> dict[str, float]:
+    """Mean weight of option letters, verdict words and function words, and their share of all weight.
+
+    ``tw_grpo/weight_mean_<class>`` and ``tw_grpo/weight_share_<class>``, over the model's own tokens; nothing of a
+    class that no token of the step is in, as with tokenizers that write such words in several pieces.
+
+    Args:
+        classes_of_row: by row of the batch, ``token_classes`` of its response.
+    """
+    total, sums, counts = 0.0, dict.fromkeys(LOGGED_CLASSES, 0.0), dict.fromkeys(LOGGED_CLASSES, 0)
+    for group in groups:
+        for row, weights_L, mask in zip(group.rows, group.weights, group.masks, strict=True):
+            for weight, own, kind in zip(weights_L.tolist(), mask.tolist(), classes_of_row[row], strict=True):
+                if own:
+                    total += weight
+                    if kind in sums:
+                        sums[kind] += weight
+                        counts[kind] += 1
+    named = {}
+    for kind in LOGGED_CLASSES:
+        if counts[kind]:
+            name = kind.replace(" ", "_")
+            named[f"tw_grpo/weight_mean_{name}"] = sums[kind] / counts[kind]
+            named[f"tw_grpo/weight_share_{name}"] = sums[kind] / total if total else 0.0
+    return named
 
 
 def packing_metrics(counts: Sequence[dict[str, int]]) -> dict[str, float]:

@@ -22,10 +22,12 @@ from verl.utils.seqlen_balancing import calculate_workload, log_seqlen_unbalance
 from verl.workers.utils.padding import response_from_nested
 
 from verl_twgrpo.algorithm.task_deviation import TaskMoments
+from verl_twgrpo.algorithm.token_classes import token_classes
 from verl_twgrpo.algorithm.weightings import Group, Weighting, weigh_groups
 from verl_twgrpo.algorithm.weightings.base import DIVERGENCE
 from verl_twgrpo.algorithm.weightings.text import response_text
 from verl_twgrpo.files import write_json
+from verl_twgrpo.rewards.answers import LETTERS
 from verl_twgrpo.rows import as_list
 from verl_twgrpo.training import shuffled_rollouts
 from verl_twgrpo.training.balance import check_groups_whole, order_rows
@@ -36,7 +38,7 @@ from verl_twgrpo.training.groups import final_outputs, group_of_row, groups_of_b
 from verl_twgrpo.training.input_checks import InputChecks
 from verl_twgrpo.training.losses import WEIGHTS_FIELD, Told, told
 from verl_twgrpo.training.media import Shown, log_pictures, pictures
-from verl_twgrpo.training.metrics import packing_metrics, reward_metrics, spread_metrics, weight_metrics
+from verl_twgrpo.training.metrics import class_metrics, packing_metrics, reward_metrics, spread_metrics, weight_metrics
 from verl_twgrpo.training.prompt_order import PromptOrder
 from verl_twgrpo.training.settings import TWGRPOConfig, packed_groups_setting
 from verl_twgrpo.training.video_dependence import video_dependence
@@ -295,7 +297,14 @@ class TokenWeights(InputChecks, _Trainer):
             # w * min(r A, clip(r) A) = min(r w A, clip(r) w A) for w >= 0: any policy loss takes the weights this way
             columns["advantages"] = [a * w for a, w in zip(advantages, weights, strict=True)]
         _store(batch, _nested(columns))
-        return weight_metrics(self._groups, nan_tokens)
+        return weight_metrics(self._groups, nan_tokens) | class_metrics(self._groups, self._token_classes(batch))
+
+    def _token_classes(self, batch: KVBatchMeta) -> dict[int, list[str]]:
+        """By row of the batch, for rows that are in a group."""
+        responses = self._fetch(batch, ["responses"])["responses"].unbind()
+        rows = {row: responses[row].tolist() for group in self._groups for row in group.rows}
+        text = {token: self.tokenizer.decode([token]) for token in set().union(*rows.values())}
+        return {row: token_classes([text[token] for token in ids], LETTERS) for row, ids in rows.items()}
 
     def _read_columns(self, batch: KVBatchMeta) -> None:
         of_text = self.weighting.text_columns
