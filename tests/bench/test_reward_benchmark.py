@@ -49,3 +49,27 @@ def test_a_megabyte_of_the_worst_text_is_measured_for_every_task(capsys, monkeyp
     lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert {line.split()[0] for line in lines[1:]} == set(TASKS) == set(benchmark.TRUTHS)
     assert all(float(line.split()[1]) >= 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize("task", sorted(benchmark.TRUTHS))
+def test_random_texts_score_without_an_exception(task):
+    assert benchmark.fuzz(task, 300, seed=1) == []
+    texts = list(benchmark.fuzzed(task, 300, seed=1))
+    assert len(set(texts)) > 200 and texts == list(benchmark.fuzzed(task, 300, seed=1))
+
+
+def test_a_text_that_raises_and_a_score_that_cannot_be_are_found(monkeypatch, capsys):
+    import verl_twgrpo.rewards as rewards
+
+    stock = rewards.score
+
+    def broken(task, text, truth, settings=None):
+        if "<glue>" in text:
+            raise KeyError("glue")
+        scores = stock(task, text, truth, settings)
+        return scores | {"accuracy": 0.5} if "<<" in text else scores
+
+    monkeypatch.setattr(rewards, "score", broken)
+    found = benchmark.fuzz("grounded_qa", 300, seed=1)
+    assert any(line.startswith("KeyError: 'glue': ") for line in found)
+    assert any(line.startswith("scores {") for line in found)

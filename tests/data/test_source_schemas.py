@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from verl_twgrpo.data.convert import convert
+from verl_twgrpo.data.parquet import read_rows, write_parquet
 from verl_twgrpo.data.prompts import PROMPTS
 from verl_twgrpo.data.sources import SOURCES, fields
+from verl_twgrpo.rewards import check_gold
 
 ANNOTATIONS = Path(__file__).parent / "annotations"
 
@@ -89,6 +91,32 @@ def test_documented_schema_gives_items(source, name, expected, videos):
     items = converted(source, name, videos).items
     assert [(item.id, item.ground_truth, item.question_type) for item in items] == expected
     assert all(item.source == source and len(item.video_digest) == 64 for item in items)
+
+
+# source -> its annotation files here; those of other tasks are in test_task_sources.py, jsonl in test_own_sources.py
+FILES = {
+    "clevrer": ["clevrer_official.json", "clevrer_released.json"],
+    "mmvu": ["mmvu_official.jsonl"],
+    "mvbench": ["mvbench_official.json"],
+    "nextgqa": ["nextqa_official.jsonl"],
+    "star": ["star_official.json", "star_released.json", "star_video_r1.json"],
+    "tempcompass": ["tempcompass_official.json", "tempcompass_rows.jsonl"],
+    "videomme": ["videomme_official.jsonl"],
+}
+ELSEWHERE = {"activitynet_captions", "charades_sta", "nextgqa_grounding", "video_r1", "jsonl"}
+
+
+def test_no_source_is_forgotten():
+    assert set(FILES) | ELSEWHERE == set(SOURCES)
+
+
+@pytest.mark.parametrize(("source", "name"), [(source, name) for source, names in FILES.items() for name in names])
+def test_the_gold_answer_of_every_item_scores_in_full(source, name, videos, tmp_path):
+    items = converted(source, name, videos).items
+    rows = read_rows(write_parquet(items, tmp_path / "items.parquet"))
+    assert len(rows) == len(items) > 0
+    for row in rows:
+        check_gold(row["data_source"], row["reward_model"]["ground_truth"], row["extra_info"])
 
 
 def test_official_mvbench_takes_the_answer_by_its_text(videos):

@@ -1,6 +1,7 @@
 """``verl-twgrpo bench reward``: rollouts per second that one reward worker scores, on a corpus that it makes itself.
 
-And for every task how long a megabyte of the worst text takes: a response that never ends must not hold up a step.
+And for every task how long a megabyte of the worst text takes: a response that never ends must not hold up a step; and
+whether any of many random texts raises, or scores outside of what the task can pay.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from verl_twgrpo.progress import Progress
 from verl_twgrpo.rewards.scoring import compute_score
 
 SENTENCE = "the red cube moves towards the blue sphere and collides with the rubber cylinder before it leaves ."
@@ -154,17 +156,54 @@ def worst_megabyte(task: str) -> tuple[float, str]:
     return slowest
 
 
+def fuzzed(task: str, count: int, seed: int) -> Iterator[str]:
+    """Random responses: pieces of what an adversary repeats, and gold answers with some characters changed."""
+    from verl_twgrpo.rewards import TASKS
+
+    draw = random.Random(f"{seed}/{task}")
+    rules = TASKS[task]
+    gold = "<think>x</think>" + rules.gold(rules.read_truth(TRUTHS[task], {}, "truth"))
+    for _ in range(count):
+        if draw.random() < 0.5:
+            pieces = (draw.choice(FILLERS) for _ in range(draw.randint(0, 12)))
+            yield draw.choice(PLACES).format("".join(pieces))
+            continue
+        characters = list(gold)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(len(characters) + 1)
+            changed = draw.choice(["", draw.choice("0123456789.,:-[]<>/ \n"), chr(draw.randrange(0x11000))])
+            characters[place : place + draw.randint(0, 2)] = changed
+        yield "".join(characters)
+
+
+def fuzz(task: str, count: int, seed: int) -> list[str]:
+    """What went wrong with ``count`` random responses, and the response: an exception, or scores that cannot be."""
+    from verl_twgrpo.rewards import score
+
+    wrong = []
+    for text in fuzzed(task, count, seed):
+        try:
+            scores = score(task, text, TRUTHS[task])
+        except Exception as error:  # that there is none is what is measured
+            wrong.append(f"{type(error).__name__}: {error}: {ascii(text)}")
+            continue
+        if not (0 <= scores["score"] <= 2 and scores["accuracy"] in (0, 1) and 0 <= scores["soft_accuracy"] <= 1):
+            wrong.append(f"scores {scores}: {ascii(text)}")
+    return wrong
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=int, default=2000, help="rollouts in the corpus (default: %(default)s)")
     parser.add_argument("--words", type=int, default=200, help="mean words of thinking (default: %(default)s)")
     parser.add_argument(
         "--megabyte", action="store_true", help="measure a megabyte of the worst text for each task too"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (default: %(default)s)")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="score N random texts for each task too")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all texts (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the rates. Raises ``ValueError`` for an empty corpus."""
+    """Print the rates; exit code 1 if a random text went wrong. Raises ``ValueError`` for an empty corpus."""
     for name in ("rollouts", "words"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name}: {getattr(args, name)} is too small, need at least 1")
@@ -186,4 +225,13 @@ def run(args: argparse.Namespace) -> int:
         for task in TRUTHS:
             milliseconds, text = worst_megabyte(task)
             print(f"{task:30}{milliseconds:>20.1f}  {ascii(text)}")
-    return 0
+    found = 0
+    if args.fuzz:
+        print(f"\n{'random texts':30}{'scored':>20}{'wrong':>10}")
+        with Progress(len(TRUTHS), "random texts", "task") as progress:
+            for task in TRUTHS:
+                wrong = fuzz(task, args.fuzz, args.seed)
+                found += len(wrong)
+                print(f"{task:30}{args.fuzz:>20,}{len(wrong):>10,}{'  ' + wrong[0] if wrong else ''}")
+                progress.advance()
+    return 1 if found else 0
