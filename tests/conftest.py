@@ -405,6 +405,33 @@ def make_engine(checkpoints, process_group):
     return lambda cls, head="untied", **settings: build_engine(cls, checkpoints.get(head, head), **settings)
 
 
+@pytest.fixture
+def make_actor_config():
+    """``make_actor_config(loss_mode="tw_grpo", **settings)``: verl's actor settings."""
+    from omegaconf import OmegaConf
+    from verl.utils.config import omega_conf_to_dataclass
+
+    def make(loss_mode="tw_grpo", **settings):
+        policy_loss = {
+            "_target_": "verl_twgrpo.training.settings.TWGRPOPolicyLossConfig",
+            "loss_mode": loss_mode,
+            "tw_grpo": {"_target_": "verl_twgrpo.training.settings.TWGRPOConfig", **settings},
+        }
+        node = {
+            "_target_": "verl.workers.config.FSDPActorConfig",
+            "strategy": "fsdp2",
+            "rollout_n": 2,
+            "ppo_micro_batch_size_per_gpu": 1,
+            "clip_ratio_low": 0.2,
+            "clip_ratio_high": 0.28,
+            "policy_loss": policy_loss,
+            "optim": {"lr": 1e-3, "_target_": "verl.workers.config.FSDPOptimizerConfig"},
+        }
+        return omega_conf_to_dataclass(OmegaConf.create(node))
+
+    return make
+
+
 class FakeQueue:
     """TransferQueue's two calls that a step makes, on a dictionary: key -> field -> value of that row."""
 

@@ -82,33 +82,33 @@ def weights():
 
 
 @pytest.mark.parametrize("placement", ["outside", "eq6"])
-def test_alpha_zero_is_token_level_grpo_to_the_bit(advantages, placement):
-    ours = loss_and_gradient(actor_config(alpha=0.0, placement=placement), advantages)
-    grpo = loss_and_gradient(actor_config(loss_mode="vanilla"), advantages)
+def test_alpha_zero_is_token_level_grpo_to_the_bit(advantages, placement, make_actor_config):
+    ours = loss_and_gradient(make_actor_config(alpha=0.0, placement=placement), advantages)
+    grpo = loss_and_gradient(make_actor_config(loss_mode="vanilla"), advantages)
     assert torch.equal(ours[0], grpo[0])
     assert torch.equal(ours[1], grpo[1])
 
 
-def test_weights_of_one_are_token_level_grpo_to_the_bit_in_eq6_too(advantages):
+def test_weights_of_one_are_token_level_grpo_to_the_bit_in_eq6_too(advantages, make_actor_config):
     ones = [torch.ones(n) for n in LENGTHS]
-    ours = loss_and_gradient(actor_config(placement="eq6"), advantages, ones)
-    grpo = loss_and_gradient(actor_config(loss_mode="vanilla"), advantages)
+    ours = loss_and_gradient(make_actor_config(placement="eq6"), advantages, ones)
+    grpo = loss_and_gradient(make_actor_config(loss_mode="vanilla"), advantages)
     assert torch.equal(ours[0], grpo[0])
     assert torch.equal(ours[1], grpo[1])
 
 
-def test_outside_is_any_loss_of_weighted_advantages(advantages, weights):
+def test_outside_is_any_loss_of_weighted_advantages(advantages, weights, make_actor_config):
     weighted = [a * w for a, w in zip(advantages, weights, strict=True)]
     # the weights in the batch must not count twice
-    ours = loss_and_gradient(actor_config(), weighted, weights)
-    vanilla = loss_and_gradient(actor_config(loss_mode="vanilla"), weighted)
+    ours = loss_and_gradient(make_actor_config(), weighted, weights)
+    vanilla = loss_and_gradient(make_actor_config(loss_mode="vanilla"), weighted)
     assert torch.equal(ours[0], vanilla[0])
     assert torch.equal(ours[1], vanilla[1])
-    assert not torch.equal(ours[0], loss_and_gradient(actor_config(), advantages)[0])
+    assert not torch.equal(ours[0], loss_and_gradient(make_actor_config(), advantages)[0])
 
 
-def test_eq6_takes_the_weights_from_the_batch(advantages, weights):
-    config = actor_config(placement="eq6")
+def test_eq6_takes_the_weights_from_the_batch(advantages, weights, make_actor_config):
+    config = make_actor_config(placement="eq6")
     _, gradient, _ = loss_and_gradient(config, advantages, weights, shift=0.0)
     # at r = 1: A min(w, 1) for A > 0, A max(w, 1) for A < 0 (weights of this batch are all above one)
     expected = [
@@ -118,28 +118,28 @@ def test_eq6_takes_the_weights_from_the_batch(advantages, weights):
     torch.testing.assert_close(gradient, torch.cat(expected), atol=1e-7, rtol=1e-5)
 
 
-def test_eq6_without_weights_in_the_batch_is_an_error(advantages):
+def test_eq6_without_weights_in_the_batch_is_an_error(advantages, make_actor_config):
     with pytest.raises(ValueError, match="placement=eq6: the batch has no token weights"):
-        loss_and_gradient(actor_config(placement="eq6"), advantages)
+        loss_and_gradient(make_actor_config(placement="eq6"), advantages)
 
 
 @pytest.mark.parametrize("placement", ["outside", "eq6"])
-def test_another_trainers_worker_never_trains_without_weights(advantages, placement):
+def test_another_trainers_worker_never_trains_without_weights(advantages, placement, make_actor_config):
     with pytest.raises(ValueError, match="this trainer computes no token weights"):
-        loss_and_gradient(actor_config(placement=placement), advantages, wrap=lambda loss: loss)
-    plain = loss_and_gradient(actor_config(alpha=0.0, placement=placement), advantages, wrap=lambda loss: loss)
-    assert torch.equal(plain[0], loss_and_gradient(actor_config(loss_mode="vanilla"), advantages)[0])
+        loss_and_gradient(make_actor_config(placement=placement), advantages, wrap=lambda loss: loss)
+    plain = loss_and_gradient(make_actor_config(alpha=0.0, placement=placement), advantages, wrap=lambda loss: loss)
+    assert torch.equal(plain[0], loss_and_gradient(make_actor_config(loss_mode="vanilla"), advantages)[0])
 
 
-def test_the_loss_without_the_algorithm_is_an_error_and_not_silently_grpo(advantages):
-    config = actor_config()
+def test_the_loss_without_the_algorithm_is_an_error_and_not_silently_grpo(advantages, make_actor_config):
+    config = make_actor_config()
     object.__setattr__(config, "policy_loss", PolicyLossConfig(loss_mode="tw_grpo"))
     with pytest.raises(ValueError, match="loss_mode=tw_grpo has no settings: select algorithm=tw_grpo"):
         loss_and_gradient(config, advantages)
 
 
-def test_clip_fractions_reach_verls_metrics(advantages):
-    _, _, metrics = loss_and_gradient(actor_config(), advantages, shift=1.0)
+def test_clip_fractions_reach_verls_metrics(advantages, make_actor_config):
+    _, _, metrics = loss_and_gradient(make_actor_config(), advantages, shift=1.0)
     assert metrics["actor/pg_clipfrac"].aggregate() > 0
     assert {"actor/ppo_kl", "actor/pg_clipfrac_lower", "actor/pg_loss"} <= metrics.keys()
 

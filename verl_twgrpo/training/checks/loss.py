@@ -7,8 +7,26 @@ from omegaconf import DictConfig, OmegaConf
 from .registry import check
 from .settings import read_settings
 
-# choose the tokens of their penalty by advantage and log-prob (verl/trainer/ppo/core_algos.py)
-CHOOSE_BY_ADVANTAGE = ("clip_cov", "kl_cov")
+WORKS, NOTED, REFUSED = "works", "noted", "refused"
+# Each policy loss of verl's (trainer/ppo/core_algos.py) under weights that are on the advantages, and the reason.
+LOSSES = {
+    "tw_grpo": (WORKS, "the clipped objective; Eq. 6 as printed with placement=eq6"),
+    "vanilla": (WORKS, "w times the clipped objective of each token; DAPO's settings are settings of it"),
+    "dppo_tv": (WORKS, "its mask looks at the sign of an advantage only"),
+    "dppo_kl": (WORKS, "its mask looks at the sign of an advantage only"),
+    "sapo": (WORKS, "its gate looks at the sign of an advantage only"),
+    "gspo": (WORKS, "the importance ratio is the response's, the weight the token's"),
+    "cispo": (WORKS, "w times the objective of each token"),
+    "gpg": (WORKS, "w times the objective of each token"),
+    "dro": (WORKS, "the weight is on the advantage; the quadratic penalty has none"),
+    "clip_cov": (NOTED, "it chooses tokens by their advantages, which the token weights are in"),
+    "kl_cov": (NOTED, "it chooses tokens by their advantages, which the token weights are in"),
+    "geo_mean": (
+        REFUSED,
+        "it takes the mean of the advantages over a response, which makes one number of all its token weights",
+    ),
+    "bypass_mode": (REFUSED, "the old-log-prob step, where the weights come from, does not run"),
+}
 
 
 @check(runs="weighted")
@@ -20,14 +38,10 @@ def check_loss_takes_weights(config: DictConfig) -> list[str]:
             f"{key}: placement eq6 is a property of the loss tw_grpo; set loss_mode=tw_grpo or "
             "algorithm.tw_grpo.placement=outside"
         )
-    if mode == "geo_mean":
-        raise ValueError(
-            f"{key}: it takes the mean of the advantages over a response, which makes one number of all its token "
-            "weights; set loss_mode=tw_grpo"
-        )
-    if mode in CHOOSE_BY_ADVANTAGE:
-        return [f"{key}: it chooses tokens by their advantages, which the token weights are in"]
-    return []
+    verdict, reason = LOSSES.get(mode, (WORKS, "a loss from outside verl"))
+    if verdict == REFUSED:
+        raise ValueError(f"{key}: {reason}; set loss_mode=tw_grpo")
+    return [f"{key}: {reason}"] if verdict == NOTED else []
 
 
 @check(runs="training")
