@@ -1,4 +1,4 @@
-"""``verl-twgrpo``: doctor, demo, data, parity, plan, bench, eval, study, report, watch."""
+"""``verl-twgrpo``: doctor, demo, data, parity, plan, bench, eval, study, report, watch, weigh."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ COMMANDS = {
     "plan": ("verl_twgrpo.planning.command", "what a run will be, and whether it can work"),
     "study": ("verl_twgrpo.mini_clevrer.study.command", "TW-GRPO against GRPO on mini-CLEVRER, from nothing to tables"),
     "report": ("verl_twgrpo.report.command", "a page, figures and tables of runs"),
+    "weigh": ("verl_twgrpo.weigh.command", "what other weightings would have made of a run's responses"),
     "watch": ("verl_twgrpo.report.watch", "the page of a run that still trains, kept up to date"),
 }
 

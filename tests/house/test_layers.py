@@ -24,6 +24,7 @@ LAYERS = [
     {"training"},
     {"planning", "evaluation", "bench", "doctor", "parity"},
     {"report"},
+    {"weigh"},
     {"mini_clevrer"},
     {"plugin", "cli"},
 ]

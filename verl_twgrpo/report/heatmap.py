@@ -71,11 +71,11 @@ def _section(number: int, group: TokenGroup, scale: float) -> str:
     lengths = [len(response.tokens) for response in group.responses]
     finite = [weight for response in group.responses for weight in response.weight if math.isfinite(weight)]
     facts = [
-        ("run", group.run),
+        *([("run", group.run)] if group.run else []),
         ("step", group.step),
         ("problem", group.id or "no id"),
         ("truth", group.ground_truth),
-        ("responses", len(group.responses)),
+        ("responses", len(group.responses) // group.compared),
         ("tokens", f"{min(lengths)} to {max(lengths)}"),
         ("weights", f"{min(finite):.2f} to {max(finite):.2f}" if finite else "none"),
     ]
@@ -85,12 +85,13 @@ def _section(number: int, group: TokenGroup, scale: float) -> str:
     prompt = ""
     if group.prompt:
         prompt = f"<details><summary>Prompt</summary><pre>{_text(group.prompt)}</pre></details>"
-    cards = "".join(_card(k, response, group, min(lengths), scale) for k, response in enumerate(group.responses))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
-    return (
-        f'<section id="g{number}"><dl>{listed}</dl>{note}{prompt}{_strip(_by_position(group), min(lengths))}'
-        f'<div class="cards">{cards}</div></section>\n'
+    cards = "".join(
+        _card(k // group.compared, response, group, min(lengths), scale) for k, response in enumerate(group.responses)
     )
+    # a mean over several weightings of the same responses would be nobody's
+    strip = _strip(_by_position(group), min(lengths)) if group.compared == 1 else ""
+    listed = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
+    return f'<section id="g{number}"><dl>{listed}</dl>{note}{prompt}{strip}<div class="cards">{cards}</div></section>\n'
 
 
 def _card(number: int, response: Response, group: TokenGroup, shortest: int, scale: float) -> str:
@@ -107,6 +108,7 @@ def _card(number: int, response: Response, group: TokenGroup, shortest: int, sca
     known = {"accuracy", "soft_accuracy", "format", "score", "acc"}
     parts += [(name, value) for name, value in response.scores.items() if name not in known]
     scores = _text(" · ".join(f"{name} {value:.2g}" for name, value in parts if value is not None))
+    label = f'<span class="label">{_text(response.label)}</span>' if response.label else ""
     tokens = "".join(
         _token(*values, tail=position >= shortest, scale=scale)
         for position, values in enumerate(
@@ -121,7 +123,8 @@ def _card(number: int, response: Response, group: TokenGroup, shortest: int, sca
         )
     )
     return (
-        f'<article><header><b class="{verdict}">{letters}</b><span class="reward">reward {response.reward:.2f}</span>'
+        f'<article><header>{label}<b class="{verdict}">{letters}</b>'
+        f'<span class="reward">reward {response.reward:.2f}</span>'
         f'<span class="scores">{scores}</span><span class="count">#{number + 1} · {len(response.tokens)} tokens</span>'
         f'</header><div class="text">{tokens}</div></article>'
     )

@@ -203,11 +203,15 @@ class Response:
     entropy: list[float]
     log_prob: list[float]
     scores: dict[str, float] = field(default_factory=dict)
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """The responses to one prompt as the token heat map shows them; prompt is None where no rollout file has it."""
+    """The responses to one prompt as the token heat map shows them; prompt is None where no rollout file has it.
+
+    compared: how often each response stands there, one after the other, with other weights and labels.
+    """
 
     run: str
     step: int
@@ -215,6 +219,7 @@ class TokenGroup:
     ground_truth: str
     prompt: str | None
     responses: list[Response]
+    compared: int = 1
 
 
 def read_token_group(run: Run, group: Group) -> TokenGroup:
@@ -233,7 +238,7 @@ def read_token_group(run: Run, group: Group) -> TokenGroup:
         prompt=_read_prompt(run.folder / "rollouts" / f"{group.step}.jsonl", group.uid),
         responses=[
             Response(
-                **{name: row[name] for name in fields}
+                **{name: row[name] for name in fields if name in row}
                 # null where no head pass ran
                 | {"divergence": row["divergence"] or [math.nan] * len(row["tokens"])}
             )

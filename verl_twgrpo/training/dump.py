@@ -47,9 +47,14 @@ SCHEMA = pa.schema(
         ("log_prob", pa.list_(pa.float32())),
         ("rollout_log_prob", pa.list_(pa.float32())),  # null where the rollout gave none
         ("advantage", pa.list_(pa.float32())),
+        ("own", pa.list_(pa.bool_())),  # null where all tokens are the model's own
     ]
 )
 
+
+OWN_TOKENS = "own"
+# a key of the file's metadata: columns of the head, where the head pass ran
+VOCABULARY_SIZE = b"vocabulary_size"
 
 TOKEN_FIELDS = {"entropy": "entropy", "log_prob": "old_log_probs", "advantage": "advantages"}
 ROLLOUT_LOG_PROBS = "rollout_log_probs"
@@ -132,7 +137,9 @@ def write_settings(path: Path, config: DictConfig) -> None:
 
 def _schema(groups: Sequence[Group]) -> pa.Schema:
     extra = sorted({name for group in groups for name in _further(group.columns)})
-    return pa.schema([*SCHEMA, *(pa.field(name, pa.list_(pa.float32())) for name in extra)])
+    size = next((group.vocabulary_size for group in groups if group.vocabulary_size is not None), None)
+    metadata = None if size is None else {VOCABULARY_SIZE: str(size)}
+    return pa.schema([*SCHEMA, *(pa.field(name, pa.list_(pa.float32())) for name in extra)], metadata)
 
 
 def _further(columns: Mapping[str, Any]) -> list[str]:
@@ -170,6 +177,7 @@ def _rows(step: int, data: Any, groups: Sequence[Group], tokenizer: Any) -> Any:
                 "weight": weights_L.tolist(),
                 "divergence": None if divergence is None else divergence[response].tolist(),
                 **{name: column[row].tolist() for name, column in columns.items()},
+                OWN_TOKENS: None if group.masks[response].all() else group.masks[response].tolist(),
                 "rollout_log_prob": None if rollout_log_probs is None else rollout_log_probs[row].tolist(),
                 **{name: group.columns[name][response].tolist() for name in _further(group.columns)},
             }
