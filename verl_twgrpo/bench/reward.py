@@ -187,7 +187,8 @@ def fuzz(task: str, count: int, seed: int) -> list[str]:
         except Exception as error:  # that there is none is what is measured
             wrong.append(f"{type(error).__name__}: {error}: {ascii(text)}")
             continue
-        if not (0 <= scores["score"] <= 2 and scores["accuracy"] in (0, 1) and 0 <= scores["soft_accuracy"] <= 1):
+        limits = {"score": 2.0, "accuracy": 1.0, "soft_accuracy": 1.0, "format": 1.0}
+        if any(not 0 <= (scores[name] or 0.0) <= limit for name, limit in limits.items()):
             wrong.append(f"scores {scores}: {ascii(text)}")
     return wrong
 
