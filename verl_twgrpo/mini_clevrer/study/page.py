@@ -144,7 +144,7 @@ def page(
         ]
     if timing:
         parts += [
-            "## Seconds a step\n",
+            "## Seconds per step\n",
             timing_table(timing),
             "Medians over steps, then over runs; ratios over equal seeds, with their range. A step does not count"
             " validation, nor the saving of a checkpoint. `gen` is rounded up to verl's two seconds between looks at"
