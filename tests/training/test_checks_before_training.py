@@ -108,6 +108,14 @@ def test_a_run_without_tw_grpo_is_not_checked():
             r"temporal_bonus\.shuffled=0\.1: of \d rollouts",
         ),
         ("algorithm=t_grpo algorithm.filter_groups.enable=true", r"temporal_bonus: algorithm\.filter_groups\.enable"),
+        (
+            "algorithm=sova +reward.custom_reward_function.reward_kwargs.format_weight=0.25",
+            r"anchors\.right=1\.5: has to lie below; .* a right response is paid 1\.25 and a wrong one 0\.25 or more",
+        ),
+        (
+            "algorithm=sova algorithm.tw_grpo.anchors.wrong=1",
+            r"anchors\.wrong=1: has to lie above; .* a wrong one 1 or more",
+        ),
         ("algorithm=sova algorithm.adv_estimator=grpo", r"tw_grpo\.anchors=.*set algorithm\.adv_estimator=tw_grpo"),
         ("algorithm=ema_grpo algorithm.adv_estimator=grpo", r"tw_grpo\.std=task: .*adv_estimator=tw_grpo"),
         ("actor_rollout_ref.rollout.temperature=0", r"rollout\.temperature=0: .* one and the same"),
