@@ -85,6 +85,11 @@ def test_released_clevrer_ids_do_not_depend_on_the_order_of_rows(videos, tmp_pat
         ("star", "star_released.json", [("4410", "C", "")]),
         ("mmvu", "mmvu_official.jsonl", [("validation_0", "B", "Art")]),
         ("videomme", "videomme_official.jsonl", [("001-1", "C", "Counting Problem")]),
+        (
+            "tinyllava_nextqa",
+            "tinyllava_nextqa.jsonl",
+            [("1000001-41e53ac6739d", "C", ""), ("1000002-d36b2f8385d8", "B", "")],
+        ),
     ],
 )
 def test_documented_schema_gives_items(source, name, expected, videos):
@@ -101,6 +106,7 @@ FILES = {
     "nextgqa": ["nextqa_official.jsonl"],
     "star": ["star_official.json", "star_released.json", "star_video_r1.json"],
     "tempcompass": ["tempcompass_official.json", "tempcompass_rows.jsonl"],
+    "tinyllava_nextqa": ["tinyllava_nextqa.jsonl"],
     "videomme": ["videomme_official.jsonl"],
 }
 ELSEWHERE = {"activitynet_captions", "charades_sta", "nextgqa_grounding", "video_r1", "jsonl"}

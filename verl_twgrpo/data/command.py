@@ -86,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     audit.add_argument("--force", action="store_true", help="overwrite files that exist")
     audit.set_defaults(run_step=_audit)
 
+    split = steps.add_parser("split", help="hold rows of a parquet file out for validation; no video is on both sides")
+    split.add_argument("file", help="parquet file: FILE-kept.parquet and FILE-held.parquet are written beside it")
+    split.add_argument("--hold-out", type=int, required=True, metavar="N", help="rows to hold out, at least")
+    split.add_argument("--seed", type=int, default=0, help="of the videos that are drawn (default 0)")
+    split.add_argument("--force", action="store_true", help="overwrite files that exist")
+    split.set_defaults(run_step=_split)
+
     reroot = steps.add_parser("reroot", help="name the videos of a parquet file in another folder, and rewrite it")
     reroot.add_argument("file", help="parquet file")
     reroot.add_argument("--root", required=True, help="folder that the videos lie in now, at any depth")
@@ -319,6 +326,21 @@ def _audit(args: argparse.Namespace) -> int:
         _write_json([dataclasses.asdict(one) for one in found], Path(args.json))
     if args.csv:
         write_csv(args.csv, map(dataclasses.asdict, found))
+    return 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from verl_twgrpo.data.parquet import read_rows, write_rows
+    from verl_twgrpo.data.rows import has_relative_videos
+    from verl_twgrpo.data.splits import hold_out
+    from verl_twgrpo.files import ensure_absent
+
+    path = Path(args.file)
+    parts = [path.with_name(f"{path.stem}-{name}.parquet") for name in ("kept", "held")]
+    ensure_absent(parts, args.force)
+    for part, rows in zip(parts, hold_out(read_rows(path), args.hold_out, args.seed), strict=True):
+        write_rows(rows, part, force=args.force, relative=has_relative_videos(args.file))
+        print(f"{part}: {len(rows)} rows")
     return 0
 
 
