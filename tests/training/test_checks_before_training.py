@@ -249,6 +249,12 @@ def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
         check(*good, "data.train_batch_size=3", "trainer.n_gpus_per_node=4", *ulysses)
 
 
+def test_t_grpo_says_how_many_more_rollouts_there_are(good):
+    good = [word for word in good if not word.startswith("algorithm=")]
+    (note,) = check(*good, "algorithm=t_grpo", "actor_rollout_ref.rollout.n=8")
+    assert "temporal_bonus: each prompt with a video has 4 more rollouts" in note
+
+
 @pytest.mark.parametrize("mode", ["clip_cov", "kl_cov"])
 def test_a_loss_that_chooses_tokens_by_advantage_gets_a_note(good, mode):
     (note,) = check(*good, f"actor_rollout_ref.actor.policy_loss.loss_mode={mode}")

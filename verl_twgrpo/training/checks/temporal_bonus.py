@@ -14,10 +14,10 @@ KEY = "algorithm.tw_grpo.temporal_bonus"
 
 
 @check(runs="training")
-def check_temporal_bonus(config: DictConfig) -> None:
+def check_temporal_bonus(config: DictConfig) -> list[str]:
     bonus = read_settings(config.algorithm.tw_grpo).made_temporal_bonus
     if bonus is None:
-        return
+        return []
     mode = config.trainer.v1.trainer_mode
     if not is_ours(config):
         raise ValueError(
@@ -39,3 +39,7 @@ def check_temporal_bonus(config: DictConfig) -> None:
             f"{KEY}: algorithm.filter_groups.enable=True would judge a group together with its rollouts on shuffled "
             "frames; set it to False"
         )
+    return [
+        f"{KEY}: each prompt with a video has {bonus.responses(rollout.n)} more rollouts, on shuffled frames; they are "
+        "scored and not trained on"
+    ]
