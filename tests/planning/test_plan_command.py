@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +54,26 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
         "not there yet: data.train_files=data/clevrer/clevrer-train.parquet and "
         "data.val_files=data/clevrer/clevrer-validation.parquet: no such file; make it with `verl-twgrpo data convert`"
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus"),
+    [
+        (("recipe=qwen2_5_vl_7b_grounding",), 2),
+        (("recipe=qwen2_5_vl_7b_video_r1",), 2),
+        (("recipe=qwen2_5_vl_7b_video_r1", "algorithm=t_grpo"), 2),
+        (("recipe=qwen2_5_vl_3b_nextqa",), 1),
+    ],
+)
+def test_runs_of_other_tasks_and_data_are_planned(words, gpus, plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("verl_twgrpo.planning.model.try_to_load_from_cache", lambda *_: None)
+    lines, notes, code, _ = plan(*words)
+    assert code == 0
+    assert lines["run"].endswith(f"on 1 x {gpus} GPU{'s' * (gpus > 1)}")
+    (note,) = [note for note in notes if note.startswith("not there yet")]
+    train, validation = re.findall(r"data\.\w+_files=(\S+)", note)
+    assert train.rpartition("/")[0] == validation.rpartition("/")[0] and train != validation
 
 
 def test_a_model_of_the_hub_is_not_fetched_for_a_comparison(overrides, monkeypatch):

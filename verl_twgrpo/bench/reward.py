@@ -200,6 +200,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--megabyte", action="store_true", help="measure a megabyte of the worst text for each task too"
     )
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="score N random texts for each task too")
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        choices=sorted(TRUTHS),
+        default=list(TRUTHS),
+        metavar="TASK",
+        help="tasks for --megabyte and --fuzz (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all texts (default: %(default)s)")
 
 
@@ -223,14 +231,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:30}{statistics.median(rates):>20,.0f}{rates[0]:>10,.0f}{rates[-1]:>10,.0f}")
     if args.megabyte:
         print(f"\n{'a megabyte of the worst text':30}{'ms':>20}  text, repeated")
-        for task in TRUTHS:
+        for task in args.task:
             milliseconds, text = worst_megabyte(task)
             print(f"{task:30}{milliseconds:>20.1f}  {ascii(text)}")
     found = 0
     if args.fuzz:
         print(f"\n{'random texts':30}{'scored':>20}{'wrong':>10}")
-        with Progress(len(TRUTHS), "random texts", "task") as progress:
-            for task in TRUTHS:
+        with Progress(len(args.task), "random texts", "task") as progress:
+            for task in args.task:
                 wrong = fuzz(task, args.fuzz, args.seed)
                 found += len(wrong)
                 print(f"{task:30}{args.fuzz:>20,}{len(wrong):>10,}{'  ' + wrong[0] if wrong else ''}")
