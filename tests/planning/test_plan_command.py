@@ -62,7 +62,7 @@ def test_the_papers_run_needs_neither_gpu_nor_checkpoint_nor_data(plan, monkeypa
         (("recipe=qwen2_5_vl_7b_grounding",), 2),
         (("recipe=qwen2_5_vl_7b_video_r1",), 2),
         (("recipe=qwen2_5_vl_7b_video_r1", "algorithm=t_grpo"), 2),
-        (("recipe=qwen2_5_vl_3b_nextqa",), 1),
+        (("recipe=qwen2_5_vl_3b_tinyllava_nextqa",), 1),
     ],
 )
 def test_runs_of_other_tasks_and_data_are_planned(words, gpus, plan, monkeypatch, tmp_path):

@@ -184,6 +184,12 @@ def test_recipes_of_other_tasks_have_rewards_that_the_manager_takes():
     assert settings["video_r1"].of("multiple_choice")[1].mode == "exact"
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "evaluate"])
+def test_no_recipe_validates_on_what_it_trains_on(name):
+    data = composed(f"recipe={name}").data
+    assert data.val_files != data.train_files
+
+
 def test_the_3b_recipes_need_one_gpu():
     full, lora = composed("recipe=qwen2_5_vl_3b"), composed("recipe=qwen2_5_vl_3b_lora")
     for config in (full, lora):
