@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from verl_twgrpo.mini_clevrer.model.checkpoint import build_model, build_processor
+from verl_twgrpo.mini_clevrer.model.sight import teach_sight
 from verl_twgrpo.mini_clevrer.model.warm_start import (
     IGNORED,
     PERCEPTION,
@@ -129,3 +130,16 @@ def test_a_few_steps_of_every_stage_lower_the_loss_and_are_reproducible(processo
     losses = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert losses[-1] < losses[0] - 1
     assert [line.split(":")[0] for line in lines] == ["perception"] * 5 + ["plain"] * 5 + ["verdicts"] * 5
+
+
+def test_what_the_tower_was_taught_stays_as_it_is(processor):
+    plan = replace(PLAN, sight_steps=2, plain_steps=2, worlds=3)
+    taught, started = (build_model(processor, seed=0) for _ in range(2))
+    worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
+    teach_sight(taught, processor, worlds, steps=2, seed=plan.seed, report=str)
+    lines = []
+    warm_start(started, processor, plan, report=lines.append)
+    for ours, theirs in zip(started.model.visual.parameters(), taught.model.visual.parameters(), strict=True):
+        assert torch.equal(ours, theirs) and ours.requires_grad
+    assert lines[0].startswith("sight: ") and lines[-1].startswith("plain: ")
+    assert not torch.equal(started.lm_head.weight, taught.lm_head.weight)

@@ -35,13 +35,14 @@ class Places(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, index])
-        world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])
+        world = disguise(rng, self.worlds[int(rng.integers(len(self.worlds)))])
         return frames(world), places(world)
 
 
 def places(world: World) -> np.ndarray:
     """Float [FRAMES, colours, 3]: 1, x and y of each colour that is there; x and y are 0 where it is not."""
-    motion, found = simulate(world), np.zeros((FRAMES, len(COLOURS), VALUES), dtype=np.float32)
+    motion = simulate(world)
+    found: np.ndarray = np.zeros((FRAMES, len(COLOURS), VALUES), dtype=np.float32)
     for frame, time in enumerate(np.linspace(0, DURATION, FRAMES)):
         for body, (x, y) in motion.positions(float(time)).items():
             found[frame, COLOURS.index(world.bodies[body].colour)] = 1, x, y
@@ -86,7 +87,9 @@ def teach_sight(
 
     grid = batch([Places(worlds, 1, seed)[0]])[1][0].tolist()
     tokens = grid[1] * grid[2] // video_processor.merge_size**2
-    read_out = ReadOut(tower, tokens, model.config.text_config.hidden_size, video_processor.temporal_patch_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        read_out = ReadOut(tower, tokens, model.config.text_config.hidden_size, video_processor.temporal_patch_size)
     optimizer = torch.optim.AdamW(read_out.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(50, steps // 4), steps)
     # one process draws and renders while the other core trains

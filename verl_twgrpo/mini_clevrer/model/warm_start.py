@@ -33,6 +33,7 @@ from transformers import (
 from verl_twgrpo.data.prompts import PROMPTS, prompt_name, template_turns
 from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.model.checkpoint import TOKENS_PER_SECOND
+from verl_twgrpo.mini_clevrer.model.sight import teach_sight
 from verl_twgrpo.mini_clevrer.world import Difficulty, World, draw, moments, shown
 from verl_twgrpo.mini_clevrer.world.physics import disguise
 from verl_twgrpo.mini_clevrer.world.questions import draw_question
@@ -53,8 +54,10 @@ class WarmStart:
     ``terse`` is the share of brief verdicts in the last stage, ``described`` the numbers of objects it chooses from,
     ``verdict_rate`` its learning rate as a part of ``learning_rate``: low, it varies the wording and keeps the sight.
     In "slips" a verdict is wrong with chance ``slips``, and an answer has no tags with chance ``untagged``.
+    ``sight_steps`` of the vision tower alone (sight.py) come before all stages, in which it then stays as it is.
     """
 
+    sight_steps: int = 0
     perception_steps: int = 0
     plain_steps: int = 0
     verdict_steps: int = 0
@@ -215,6 +218,10 @@ def warm_start(
 ) -> None:
     """Train ``model`` in place, on the CPU."""
     worlds = [draw("warm_start", index, plan.seed, plan.difficulty).world for index in range(plan.worlds)]
+    tower = model.model.visual
+    if plan.sight_steps:
+        teach_sight(model, processor, worlds, plan.sight_steps, seed=plan.seed, report=report)
+        tower.requires_grad_(False)
     padding_side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "right"
     with tempfile.TemporaryDirectory() as folder:
         for stage, steps in plan.stages().items():
@@ -253,5 +260,6 @@ def warm_start(
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
+    tower.requires_grad_(True)
     processor.tokenizer.padding_side = padding_side
     model.eval()
