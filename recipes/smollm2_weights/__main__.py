@@ -7,7 +7,6 @@ training uses, and writes tables, figures and the token heat map. The README bes
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from .checks import dtype_lines, dtype_table, gradient_leak, noise_of_identical_
 from .drawing import draw, heat_map_page
 from .measuring import hidden_states, weigh
 from .positions import correlation_table, group_table, live_table, profile_table, summary_table
-from .sampling import GROUP_SIZE, Sample, load, samples_of
+from .sampling import GROUP_SIZE, Sample, arguments, load, samples_of
 from .statistics import middle, quantile_line
 from .tokens import class_table, extreme_table, word_table
 
@@ -102,14 +101,7 @@ def write_table(path: Path, table: Sequence[Mapping]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m recipes.smollm2_weights", description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, help="folder of the GGUF file")
-    parser.add_argument("--gguf", default="SmolLM2-135M-Instruct.Q4_1.gguf", help="the file in it")
-    parser.add_argument("--questions", required=True, help="parquet of `data convert`, or NExT-GQA's annotations")
-    parser.add_argument("--out", required=True, help="folder for tables, figures, heat map and samples")
-    parser.add_argument("--groups", type=int, default=24, help="questions, eight responses each")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling and of the inversion")
-    args = parser.parse_args()
+    args = arguments("smollm2_weights", __doc__.partition("\n")[0], "tables, figures, heat map and samples")
     out = Path(args.out)
     # folders differ from machine to machine: the line in the figures has the files' names only
     files = ["--model", Path(args.model).name, "--questions", Path(args.questions).name]

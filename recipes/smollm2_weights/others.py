@@ -6,7 +6,6 @@ a blank video, so that ``verl-twgrpo weigh`` compares weightings on it. The READ
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from verl_twgrpo.training.dump import SCHEMA, VOCABULARY_SIZE
 
 from .drawing import scored
 from .measuring import Weighted, hidden_states, weigh
-from .sampling import load, read_questions, samples_of
+from .sampling import arguments, load, read_questions, samples_of
 
 BLANK = "log_probs_blank"
 
@@ -71,14 +70,7 @@ def dump_rows(group: Weighted, blank: Sequence[np.ndarray], tokenizer: Any) -> I
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m recipes.smollm2_weights.others", description=__doc__)
-    parser.add_argument("--model", required=True, help="folder of the GGUF file")
-    parser.add_argument("--gguf", default="SmolLM2-135M-Instruct.Q4_1.gguf", help="the file in it")
-    parser.add_argument("--questions", required=True, help="parquet of `data convert`, or NExT-GQA's annotations")
-    parser.add_argument("--out", required=True, help="folder for samples and dump")
-    parser.add_argument("--groups", type=int, default=24, help="questions, eight responses each")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling and of the inversion")
-    args = parser.parse_args()
+    args = arguments("smollm2_weights.others", __doc__, "samples and dump")
     out = Path(args.out)
     model, tokenizer = load(args.model, args.gguf)
     samples = samples_of(args, model, tokenizer, out)

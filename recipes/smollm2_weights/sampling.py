@@ -60,6 +60,18 @@ def read_questions(path: str, count: int, seed: int) -> list:
     return several[:count]
 
 
+def arguments(prog: str, description: str | None, out: str) -> argparse.Namespace:
+    """The command line of this recipe's two programs: model, questions, and how many of them."""
+    parser = argparse.ArgumentParser(prog=f"python -m recipes.{prog}", description=description)
+    parser.add_argument("--model", required=True, help="folder of the GGUF file")
+    parser.add_argument("--gguf", default="SmolLM2-135M-Instruct.Q4_1.gguf", help="the file in it")
+    parser.add_argument("--questions", required=True, help="parquet of `data convert`, or NExT-GQA's annotations")
+    parser.add_argument("--out", required=True, help=f"folder for {out}")
+    parser.add_argument("--groups", type=int, default=24, help="questions, eight responses each")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling and of the inversion")
+    return parser.parse_args()
+
+
 def load(folder: str, gguf: str) -> tuple[Any, Any]:
     """Model (float32) and tokenizer of a GGUF file."""
     from verl_twgrpo.torchvision_ops import declare_missing_ops

@@ -10,7 +10,6 @@ import torch
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 from verl.utils import tensordict_utils as tu
-from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
@@ -18,25 +17,6 @@ from verl_twgrpo.training.losses import WEIGHTS_FIELD, TokenWeightedLoss
 from verl_twgrpo.training.settings import TWGRPOConfig
 
 LENGTHS = [5, 3, 7, 4]
-
-
-def actor_config(loss_mode="tw_grpo", **settings):
-    policy_loss = {
-        "_target_": "verl_twgrpo.training.settings.TWGRPOPolicyLossConfig",
-        "loss_mode": loss_mode,
-        "tw_grpo": {"_target_": "verl_twgrpo.training.settings.TWGRPOConfig", **settings},
-    }
-    node = {
-        "_target_": "verl.workers.config.FSDPActorConfig",
-        "strategy": "fsdp2",
-        "rollout_n": 2,
-        "ppo_micro_batch_size_per_gpu": 1,
-        "clip_ratio_low": 0.2,
-        "clip_ratio_high": 0.28,
-        "policy_loss": policy_loss,
-        "optim": {"lr": 1e-3, "_target_": "verl.workers.config.FSDPOptimizerConfig"},
-    }
-    return omega_conf_to_dataclass(OmegaConf.create(node))
 
 
 def loss_and_gradient(config, advantages, weights=None, shift=0.3, wrap=TokenWeightedLoss):
