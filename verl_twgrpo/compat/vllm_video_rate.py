@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import wrapt
 
+from verl_twgrpo.compat import orphaned_engine
 from verl_twgrpo.compat.workaround import Workaround
 from verl_twgrpo.video.rate import sampled_rate, say_default_rate, seconds_per_grid, with_rate
 
@@ -87,6 +88,8 @@ def _known(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def vllm_general_plugin() -> None:
     """Entry point of vLLM's general plugins, which vLLM loads in each of its processes, with and without verl."""
     wrapt.register_post_import_hook(keep_video_rate, MODULE)
+    # verl's plugins, which bring the other workarounds, are not loaded in all of them
+    wrapt.register_post_import_hook(orphaned_engine.end_with_parent, orphaned_engine.MODULE)
 
 
 WORKAROUND = Workaround(
