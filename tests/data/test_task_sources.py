@@ -28,7 +28,7 @@ FILES = {
 def videos(tmp_path) -> Path:
     folder = tmp_path / "videos"
     names = "0001/1000001.mp4 0001/1000002.mp4 AO8RW.mp4 3MSZA.mp4 v_aaaaaaaaaaa.mp4 LLaVA-Video-178K/one.mp4 "
-    for name in (names + "CLEVRER/two.mp4 OCR/three.mp4 VSI/four.mp4").split():
+    for name in (names + "CLEVRER/two.mp4 OCR/three.mp4 VSI/four.mp4 Math/x.png").split():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
@@ -66,7 +66,7 @@ def test_activitynet_gives_an_item_for_every_sentence_inside_the_video(videos):
     assert result.counts == {"times that are no interval of the video": 1}
 
 
-def test_video_r1_gives_its_tasks_and_lists_pictures_and_unreadable_solutions(videos):
+def test_video_r1_gives_its_tasks_on_videos_and_images_and_lists_unreadable_solutions(videos):
     result = converted("video_r1", "video_r1.json", videos)
     assert {item.id: (item.task, item.ground_truth) for item in result.items} == {
         "1": ("multiple_choice", "B"),
@@ -74,11 +74,12 @@ def test_video_r1_gives_its_tasks_and_lists_pictures_and_unreadable_solutions(vi
         "3": ("ocr", "No entry"),
         "4": ("open_ended", "A dog runs."),
         "5": ("regression", "2.5"),
+        "6": ("numeric", "7"),
+        "8": ("multiple_choice", "A"),
     }
-    assert result.counts == {
-        "data_type 'image': only videos are trained on": 1,
-        "a solution that no numerical answer can equal": 1,
-    }
+    assert result.counts == {"a solution that no numerical answer can equal": 1}
+    shown = {item.id: (bool(item.video), item.image.rpartition("/")[2]) for item in result.items}
+    assert shown["5"] == (True, "") and shown["6"] == shown["8"] == (False, "x.png")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_video_r1_gives_its_tasks_and_lists_pictures_and_unreadable_solutions(vi
             [{"problem_id": 1, "data_type": "video", "problem_type": "essay"}],
             "problem_type: 'essay' is none of multiple choice, numerical",
         ),
+        ("video_r1", [{"problem_id": 1, "data_type": "audio"}], "data_type: 'audio' is neither video nor image"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(source, rows, message, videos, tmp_path):
@@ -112,6 +114,8 @@ def test_every_item_survives_the_parquet_file_and_its_gold_answer_scores_in_full
         check_gold(row["data_source"], row["reward_model"]["ground_truth"], row["extra_info"])
         (message,) = row["prompt"]
         assert item.question in message["content"] and "<answer>" in message["content"]
+        assert message["content"].startswith("<image>" if item.image else "<video>")
+        assert (len(row["videos"]), len(row.get("images") or ())) == ((0, 1) if item.image else (1, 0))
 
 
 def item(**changes):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from verl_twgrpo.data.images import image_problems, image_shape
 from verl_twgrpo.data.inversion import contradictory_options
 from verl_twgrpo.data.parquet import from_row
 from verl_twgrpo.data.prompts import template_turns
@@ -49,10 +50,10 @@ def check(
 ) -> list[Finding]:
     """All findings, by file and row. ``training`` and ``validation`` are rows by file name, in whatever state.
 
-    ``prompt_length(row, shape)`` counts a row's tokens, given its frames' shape (T, 3, height, width); without it
-    lengths are not checked. With ``cache`` the frames have to be prepared, and are read; without it each video is
-    decoded, as training would do it. Rows of ``training`` whose video is in ``validation`` are findings, not the other
-    way round. Raises ``ValueError`` naming a file without rows.
+    ``prompt_length(row, shape)`` counts a row's tokens, given its frames' shape (T, 3, height, width) or its image's
+    (3, height, width); without it lengths are not checked. With ``cache`` the frames have to be prepared, and are read;
+    without it each video is decoded, as training would do it. Rows of ``training`` whose video or image is in
+    ``validation`` are findings, not the other way round. Raises ``ValueError`` naming a file without rows.
     """
     everything = {**training, **validation}
     for file, rows in everything.items():
@@ -77,8 +78,14 @@ def check(
     for file, number, row in located:
         problems = list(_row_problems(row))
         problems += [look for video in row["videos"] if (look := looks[video_key(video)])]
+        problems += image_problems(row.get("images") or [], image_patch_size)
         if prompt_length and not problems:
-            length = prompt_length(row, frames_shape(row["videos"][0], cache, image_patch_size))
+            shape = (
+                frames_shape(row["videos"][0], cache, image_patch_size)
+                if row["videos"]
+                else image_shape(row["images"][0], image_patch_size)
+            )
+            length = prompt_length(row, shape)
             if length > max_prompt_length:
                 problems.append(("prompt too long", f"{length} tokens, limit {max_prompt_length}"))
         findings += [Finding(kind, file, number, _id(row), message) for kind, message in problems]
@@ -99,7 +106,7 @@ def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...] |
 
     The count is that of verl's own filter (RLHFDataset.maybe_filter_out_long_prompts): chat template, tokenizer, and a
     placeholder for every visual token. The processor runs once for each shape of frames; blank ones do. The shape of a
-    row without a video is None.
+    row without a video or image is None.
     """
     import torch
 
@@ -119,10 +126,13 @@ def prompt_counter(model: str) -> Callable[[Mapping[str, Any], tuple[int, ...] |
             return text_tokens(text)
         if shape not in visual_tokens:
             blank = torch.zeros(shape, dtype=torch.uint8)
-            metadata = {"fps": 1.0, "frames_indices": list(range(shape[0])), "total_num_frames": shape[0]}
-            inputs = processor(
-                text=[text], videos=[blank], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
-            )
+            if len(shape) == 3:
+                inputs = processor(text=[text], images=[blank], return_tensors="pt")
+            else:
+                metadata = {"fps": 1.0, "frames_indices": list(range(shape[0])), "total_num_frames": shape[0]}
+                inputs = processor(
+                    text=[text], videos=[blank], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
+                )
             visual_tokens[shape] = len(inputs["input_ids"][0]) - text_tokens(text)
         return text_tokens(text) + visual_tokens[shape]
 
@@ -160,11 +170,18 @@ def _id(row: Any) -> str:
 
 
 def _row_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    placeholders = sum(message["content"].count("<video>") for message in row["prompt"])
-    if placeholders != len(row["videos"]) or placeholders != 1:
-        yield "videos", f"{len(row['videos'])} videos and {placeholders} times <video> in the prompt, need one of each"
-    if not row["videos"]:
+    media = {"image": row["images"]} if row.get("images") and not row["videos"] else {"video": row["videos"]}
+    for kind, shown in media.items():
+        placeholders = sum(message["content"].count(f"<{kind}>") for message in row["prompt"])
+        if placeholders != len(shown) or placeholders != 1:
+            yield (
+                f"{kind}s",
+                f"{len(shown)} {kind}s and {placeholders} times <{kind}> in the prompt, need one of each",
+            )
+    if not row["videos"] and not row.get("images"):
         return
+    if row["videos"] and row.get("images"):
+        yield "videos", "a video and an image, need one of them"
     try:
         item = from_row(row)
     except ValueError as error:
@@ -234,14 +251,21 @@ def _repeated_ids(rows: Located) -> Iterator[Finding]:
 def _shared_videos(training: Located, validation: Located) -> Iterator[Finding]:
     held_out: dict[str, tuple[str, str]] = {}
     for file, number, row in validation:
-        for video in row["videos"]:
-            for name in (video["video"], video["digest"]):
-                held_out.setdefault(name, (video["video"], f"{file}: row {number}"))
+        for _, path, digest in _media(row):
+            for name in (path, digest):
+                held_out.setdefault(name, (path, f"{file}: row {number}"))
     held_out.pop("", None)
     for file, number, row in training:
-        for video in row["videos"]:
-            found = held_out.get(video["digest"]) or held_out.get(video["video"])
+        for kind, path, digest in _media(row):
+            found = held_out.get(digest) or held_out.get(path)
             if found:
                 name, where = found
-                same = "is in" if name == video["video"] else f"has the same content as {name}, which is in"
-                yield Finding("video in validation", file, number, _id(row), f"{video['video']} {same} {where}")
+                same = "is in" if name == path else f"has the same content as {name}, which is in"
+                yield Finding(f"{kind} in validation", file, number, _id(row), f"{path} {same} {where}")
+
+
+def _media(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Kind, path and digest of what a row shows."""
+    for kind in ("video", "image"):
+        for one in row.get(f"{kind}s") or ():
+            yield kind, one[kind], one["digest"]

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--nframes", type=int, default=16, help="frames of a video, spread evenly (default 16)")
     convert.add_argument("--max-frame-tokens", type=_positive, default=128, help="largest frame, in 28x28 pixels")
     convert.add_argument("--min-frame-tokens", type=_positive, default=4, help="smaller frames are enlarged to this")
+    convert.add_argument("--max-image-tokens", type=_positive, default=1024, help="largest image, in 28x28 pixels")
     convert.add_argument("--prompt", choices=list(PROMPTS), help="prompt text (default: the paper's for the source)")
     _add_relative(convert)
     convert.add_argument("--invert", action="store_true", help="question-answer inversion in one go")
@@ -177,6 +178,7 @@ def _convert(args: argparse.Namespace) -> int:
         nframes=args.nframes,
         max_pixels=args.max_frame_tokens * TOKEN_PIXELS,
         min_pixels=args.min_frame_tokens * TOKEN_PIXELS,
+        image_pixels=args.max_image_tokens * TOKEN_PIXELS,
     )
     out = Path(args.out) / f"{args.source}-{split}.parquet"
     ensure_absent([out], args.force)
@@ -214,7 +216,7 @@ def _invert(args: argparse.Namespace) -> int:
     ensure_absent([out], args.force)
     rows, left_out = _usable_rows(args.file, args.strict)
     # each row keeps the frame limits that it was converted with
-    limits = [FrameLimits.of(row["videos"][0]) for row in rows]
+    limits = [FrameLimits.of_row(row) for row in rows]
     try:
         items, write_audit = _inverted([from_row(row) for row in rows], args, out)
     except ValueError as error:
@@ -238,7 +240,7 @@ def _usable_rows(file: str, strict: bool) -> tuple[list[dict[str, Any]], list[di
     rows, left_out = [], []
     raw = read_raw_rows(file)
     for number, row in enumerate(progress(raw, len(raw), "reading", "row")):
-        problem = row_problem(row) or ("" if row["videos"] else "videos: need one, got none")
+        problem = row_problem(row) or ("" if row["videos"] or row.get("images") else "videos: need one, got none")
         try:
             if not problem:
                 check_text(from_row(row))

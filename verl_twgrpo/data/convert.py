@@ -1,4 +1,7 @@
-"""Annotations and a folder of videos to items whose videos are there; what cannot be used is listed, never replaced."""
+"""Annotations and a folder of videos to items whose videos are there; what cannot be used is listed, never replaced.
+
+Images, where annotations have them, lie in the same folder.
+"""
 
 from __future__ import annotations
 
@@ -106,12 +109,12 @@ def convert(
             continue
         if item is not None:
             result.items.append(item)
-    digests, unreadable = video_digests((item.video for item in result.items), workers)
+    digests, unreadable = video_digests((item.media for item in result.items), workers)
     for item in result.items:
-        if item.video in unreadable:
-            result.leave_out("video unreadable", item.id, f"{item.video}: {unreadable[item.video]}")
+        if item.media in unreadable:
+            result.leave_out(f"{_kind(item)} unreadable", item.id, f"{item.media}: {unreadable[item.media]}")
     result.items = [
-        replace(item, video_digest=digests[item.video]) for item in result.items if item.video not in unreadable
+        replace(item, video_digest=digests[item.media]) for item in result.items if item.media not in unreadable
     ]
     if not result.items:
         first = f"; the first: {': '.join(result.left_out[0])}" if result.left_out else ""
@@ -142,13 +145,21 @@ def _usable(
             raise ValueError(f"id {found.id} is another question in {where_before}")
         result.leave_out("repeated question", found.id, where)
         return None
-    path = folder.find(found.video, by_name=by_name)
+    path = folder.find(found.media, by_name=by_name)
     seen[found.id] = (where, found)
+    kind = _kind(found)
     if path is None:
-        result.leave_out("video missing", found.id, f"{found.video} under {folder.folder}")
+        result.leave_out(f"{kind} missing", found.id, f"{found.media} under {folder.folder}")
         return None
-    origin = {"annotations": os.path.basename(annotations), "row": where.rpartition(" ")[2], "video": found.video}
-    return replace(found, video=path, provenance={**origin, **found.provenance})
+    origin = {"annotations": os.path.basename(annotations), "row": where.rpartition(" ")[2], kind: found.media}
+    provenance = {**origin, **found.provenance}
+    if found.image:
+        return replace(found, image=path, provenance=provenance)
+    return replace(found, video=path, provenance=provenance)
+
+
+def _kind(item: Item) -> str:
+    return "image" if item.image else "video"
 
 
 def _found(source: Source, annotations: str, split: str) -> Iterator[tuple[str, Item | Skipped | ValueError]]:

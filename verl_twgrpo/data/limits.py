@@ -19,12 +19,22 @@ class FrameLimits:
     The keys are those that qwen-vl-utils takes in a video's dict. The paper trains with frames of at most 128*28*28
     pixels (Section 4.1) and evaluates with 256*28*28, at most 16 frames. qwen-vl-utils would enlarge every frame below
     128*28*28 pixels, and beyond that limit where the sides are rounded up; 4*28*28 leaves small videos as they are.
+    An image, of which there is one and not sixteen, has at most ``image_pixels`` (ours).
     Raises ``ValueError`` for values that qwen-vl-utils would refuse or change.
     """
 
     nframes: int = 16
     max_pixels: int = 128 * TOKEN_PIXELS
     min_pixels: int = 4 * TOKEN_PIXELS
+    image_pixels: int = 1024 * TOKEN_PIXELS
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> FrameLimits:
+        """Those of a row's video, or of its image."""
+        if row["videos"]:
+            return cls.of(row["videos"][0])
+        image = row["images"][0]
+        return cls(min_pixels=image["min_pixels"], image_pixels=image["max_pixels"])
 
     @classmethod
     def of(cls, video: Mapping[str, Any]) -> FrameLimits:
@@ -40,3 +50,5 @@ class FrameLimits:
             raise ValueError(
                 f"min_pixels {self.min_pixels}, max_pixels {self.max_pixels}: need {TOKEN_PIXELS} <= min <= max"
             )
+        if self.image_pixels < self.min_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels}, image's max_pixels {self.image_pixels}: need min <= max")

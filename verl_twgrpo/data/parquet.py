@@ -13,7 +13,7 @@ from datasets import Value
 
 from verl_twgrpo.data.limits import TOKEN_PIXELS, FrameLimits
 from verl_twgrpo.data.prompts import messages
-from verl_twgrpo.data.rows import read_raw_rows, row_problem
+from verl_twgrpo.data.rows import IMAGE_FIELDS, read_raw_rows, row_problem
 from verl_twgrpo.data.schema import MULTIPLE_CHOICE, Item
 from verl_twgrpo.files import atomic_write, ensure_absent
 
@@ -58,24 +58,26 @@ _FEATURES = datasets.Features(
     }
 )
 
+_IMAGES = [{name: Value("string" if name in ("image", "digest") else "int64") for name in IMAGE_FIELDS}]
+
 
 def to_row(item: Item, index: int, limits: FrameLimits, prompt: str | None = None) -> dict[str, Any]:
     """One row of the parquet file.
 
     The video's path is made absolute: verl opens it by this path in Ray workers, whose working directory is another.
+    A row on an image has it under ``images``, and no video.
     """
+    media = {"min_pixels": limits.min_pixels, "digest": item.video_digest}
+    if item.image:
+        images = [{"image": os.path.abspath(item.image), "max_pixels": limits.image_pixels, **media}]
+        shown: dict[str, Any] = {"videos": [], "images": images}
+    else:
+        media |= {"nframes": limits.nframes, "max_pixels": limits.max_pixels}
+        shown = {"videos": [{"video": os.path.abspath(item.video), **media}]}
     return {
         "data_source": item.source,
         "prompt": messages(item, prompt),
-        "videos": [
-            {
-                "video": os.path.abspath(item.video),
-                "nframes": limits.nframes,
-                "min_pixels": limits.min_pixels,
-                "max_pixels": limits.max_pixels,
-                "digest": item.video_digest,
-            }
-        ],
+        **shown,
         "ability": "video_qa",
         "reward_model": {"style": "rule", "ground_truth": item.ground_truth},
         "extra_info": {
@@ -97,6 +99,9 @@ def from_row(row: Mapping[str, Any]) -> Item:
     """The item that ``to_row`` wrote; raises ``ValueError`` if the row's truth is not among its options."""
     extra, truth = row["extra_info"], row["reward_model"]["ground_truth"]
     task = extra.get("task") or MULTIPLE_CHOICE
+    if not (shown := [*row["videos"], *(row.get("images") or ())]):
+        raise ValueError("neither a video nor an image")
+    media = shown[0]
     return Item(
         id=extra["id"],
         source=row["data_source"],
@@ -104,10 +109,11 @@ def from_row(row: Mapping[str, Any]) -> Item:
         question=extra["question"],
         options=tuple(extra["options"]),
         answers=frozenset(truth.split(",")) if task == MULTIPLE_CHOICE else frozenset(),
-        video=row["videos"][0]["video"],
+        video=media.get("video") or "",
+        image=media.get("image") or "",
         question_type=extra["question_type"],
         negated=extra["negated"],
-        video_digest=row["videos"][0]["digest"],
+        video_digest=media["digest"],
         task=task,
         truth="" if task == MULTIPLE_CHOICE else truth,
         decisive=tuple(extra.get("decisive") or ()),
@@ -145,13 +151,21 @@ def write_rows(
     if not rows:
         raise ValueError(f"{path}: no items to write (verl cannot train on an empty file)")
     ensure_absent([path], force)
+    pictures = any(row.get("images") for row in rows)
+    if relative and pictures:
+        raise ValueError(f"{path}: --relative is for videos alone; verl looks for a relative image where it runs")
     if relative:
         rows = [{**row, "videos": _from_folder(row["videos"], path)} for row in rows]
     with atomic_write(path) as part:
         # a file of an earlier version has neither
         former = {"task": MULTIPLE_CHOICE, "decisive": []}
         rows = [{**row, "extra_info": {**former, **row["extra_info"]}} for row in rows]
-        datasets.Dataset.from_list(rows, features=_FEATURES).to_parquet(part)
+        features = datasets.Features(_FEATURES | {"images": _IMAGES}) if pictures else _FEATURES
+        if pictures:
+            rows = [{"images": [], **row} for row in rows]
+        else:
+            rows = [{name: value for name, value in row.items() if name != "images"} for row in rows]
+        datasets.Dataset.from_list(rows, features=features).to_parquet(part)
     return path
 
 

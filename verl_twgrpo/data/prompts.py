@@ -148,18 +148,19 @@ def check_text(item: Item) -> None:
 
 
 def template_turns(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Messages with ``<video>`` in their text as the chat templates of transformers take them."""
+    """Messages with ``<video>`` or ``<image>`` in their text as the chat templates of transformers take them."""
     turns = []
     for message in messages:
-        before, video, after = message["content"].partition("<video>")
-        pieces = [{"type": "text", "text": before}, {"type": "video"}, {"type": "text", "text": after}]
-        used = [piece for piece in pieces if piece.get("text", True)] if video else pieces[:1]
+        kind = "image" if "<image>" in message["content"] else "video"
+        before, mark, after = message["content"].partition(f"<{kind}>")
+        pieces = [{"type": "text", "text": before}, {"type": kind}, {"type": "text", "text": after}]
+        used = [piece for piece in pieces if piece.get("text", True)] if mark else pieces[:1]
         turns.append({"role": message["role"], "content": used})
     return turns
 
 
 def messages(item: Item, prompt: str | None = None) -> list[dict[str, str]]:
-    """The chat that verl's RLHFDataset takes: one user turn, the video first.
+    """The chat that verl's RLHFDataset takes: one user turn, the video or image first.
 
     ``prompt`` names an entry of ``PROMPTS``; by default the one of the item's source. Raises ``ValueError`` if the
     item's text holds a placeholder that verl would replace by a picture or a video.
@@ -169,4 +170,4 @@ def messages(item: Item, prompt: str | None = None) -> list[dict[str, str]]:
     except ValueError as error:
         raise ValueError(f"{item.source}: item {item.id}: {error}") from None
     text = PROMPTS[prompt or prompt_name(item)].render(item)
-    return [{"role": "user", "content": "<video>" + text}]
+    return [{"role": "user", "content": f"<{'image' if item.image else 'video'}>{text}"}]

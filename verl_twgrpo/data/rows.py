@@ -15,6 +15,7 @@ from verl_twgrpo.data.limits import FrameLimits
 from verl_twgrpo.video.paths import is_relative, resolved
 
 COLUMNS = ("data_source", "prompt", "videos", "ability", "reward_model", "extra_info")
+IMAGE_FIELDS = ("image", "min_pixels", "max_pixels", "digest")
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", Mapping: "an object", Sequence: "a list"}
 
 
@@ -35,7 +36,9 @@ def read_raw_rows(path: str | Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f"{path}: column {', '.join(missing)} is missing; write it with `verl-twgrpo data convert`"
             )
-        rows = pyarrow.parquet.read_table(path, columns=list(COLUMNS), partitioning=None).to_pylist()
+        # files of videos alone have no images
+        wanted = [*COLUMNS, *(("images",) if "images" in names else ())]
+        rows = pyarrow.parquet.read_table(path, columns=wanted, partitioning=None).to_pylist()
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path}: not a parquet file that can be read ({_one_line(error)})") from None
     except UnicodeDecodeError as error:
@@ -78,6 +81,12 @@ def _check(row: Mapping[str, Any]) -> None:
             raise ValueError(f"videos.{k}: {error}") from None
         if _need(video, f"videos.{k}.digest", str) and len(video["digest"]) != 64:
             raise ValueError(f"videos.{k}.digest: need a SHA-256 in hexadecimal digits, got {_shown(video['digest'])}")
+    for k, image in enumerate(_need(row, "images", Sequence) if row.get("images") is not None else ()):
+        _need(image, f"images.{k}.image", str)
+        sizes = [_need(image, f"images.{k}.{name}", int) for name in ("min_pixels", "max_pixels")]
+        if not 0 < sizes[0] <= sizes[1]:
+            raise ValueError(f"images.{k}: min_pixels {sizes[0]}, max_pixels {sizes[1]}: need 0 < min <= max")
+        _need(image, f"images.{k}.digest", str)
     _need(_need(row, "reward_model", Mapping), "reward_model.ground_truth", str)
     extra = _need(row, "extra_info", Mapping)
     for name in ("id", "split", "question", "question_type"):

@@ -1,4 +1,4 @@
-"""One question about one video, in the form that every source is converted to and every later step reads."""
+"""One question about one video or picture, in the form that every source is converted to and every later step reads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MULTIPLE_CHOICE = "multiple_choice"
 
 @dataclass(frozen=True)
 class Item:
-    """A question about a video; by default a multi-answer one: which of the lettered options hold for it.
+    """A question about a video, or about an image; by default a multi-answer one: which of its lettered options hold.
 
     Options are bare texts; option k is called by the letter ``LETTERS[k]``. ``answers`` is the set of true letters.
     ``task`` names the reward task; for any but multiple choice ``truth`` is its truth as text (docs/tasks.md) in place
     of ``answers``, and options may be missing.
     ``decisive`` are the words or phrases of a response that decide, where they are known (weighting ``oracle``).
-    ``video_digest`` is the SHA-256 of the video file when the item was converted, or "" where nobody looked.
+    ``video_digest`` is the SHA-256 of that file when the item was converted, or "" where nobody looked.
     ``provenance`` says where the item came from and what was done to it (JSON values only).
 
     Raises ``ValueError`` naming source, id and field if a field is empty or out of range.
@@ -37,13 +37,16 @@ class Item:
     task: str = MULTIPLE_CHOICE
     truth: str = ""
     decisive: tuple[str, ...] = ()
+    image: str = ""
     provenance: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         where = f"{self.source}: item {self.id}"
-        for name in ("id", "source", "split", "question", "video"):
+        for name in ("id", "source", "split", "question", "media"):
             if not getattr(self, name).strip():
-                raise ValueError(f"{where}: {name} is empty")
+                raise ValueError(f"{where}: {'video' if name == 'media' else name} is empty")
+        if self.video and self.image:
+            raise ValueError(f"{where}: a video and an image; need one of them")
         multiple_choice = self.task == MULTIPLE_CHOICE
         if not multiple_choice <= len(self.options) <= len(LETTERS):
             raise ValueError(f"{where}: {len(self.options)} options, need 1 to {len(LETTERS)}")
@@ -69,6 +72,11 @@ class Item:
             raise ValueError(f"{where}: task {self.task} needs a truth")
         if self.answers:
             raise ValueError(f"{where}: task {self.task} has its letters in truth, not in answers")
+
+    @property
+    def media(self) -> str:
+        """The path of the video or image."""
+        return self.video or self.image
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -31,4 +31,8 @@ def hold_out(rows: Sequence[dict[str, Any]], count: int, seed: int) -> tuple[lis
 
 
 def _video(row: dict[str, Any]) -> str:
-    return " ".join(str(video.get("digest") or video.get("video")) for video in row.get("videos") or ())
+    return " ".join(str(video.get("digest") or video.get("video") or video.get("image")) for video in _media(row))
+
+
+def _media(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*(row.get("videos") or ()), *(row.get("images") or ())]

@@ -1,4 +1,4 @@
-"""Video-R1-260k: mixed tasks. Of its rows those on videos are converted; questions on pictures are listed as left out.
+"""Video-R1-260k: mixed tasks, on videos and on images.
 
 Video-R1-260k.json: {problem_id, problem, data_type "video" | "image", problem_type "multiple choice" | "numerical" |
 "OCR" | "free-form" | "regression", options ["A. ..", ..], solution "<answer>..</answer>", path, data_source}.
@@ -7,6 +7,7 @@ Video-R1-260k.json: {problem_id, problem, data_type "video" | "image", problem_t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from verl_twgrpo.data.schema import Item
@@ -20,16 +21,17 @@ TASK_OF_TYPE = {"numerical": "numeric", "OCR": "ocr", "free-form": "open_ended",
 def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
     """The item of one row; raises ``ValueError`` naming the field."""
     identity = text(row, "problem_id")
-    if text(row, "data_type") != "video":
-        yield Skipped(f"data_type {row['data_type']!r}: only videos are trained on", identity)
-        return
+    medium = text(row, "data_type")
+    if medium not in ("video", "image"):
+        raise ValueError(f"data_type: {medium!r} is neither video nor image")
     kind = text(row, "problem_type")
     if kind == "multiple choice":
-        yield released(row, "video_r1", split, question_type=str(row.get("data_source") or ""))
+        item = released(row, "video_r1", split, question_type=str(row.get("data_source") or ""))
+        yield replace(item, image=item.video, video="") if medium == "image" and isinstance(item, Item) else item
         return
     if kind not in TASK_OF_TYPE:
         raise ValueError(f"problem_type: {kind!r} is none of multiple choice, {', '.join(TASK_OF_TYPE)}")
-    task = TASK_OF_TYPE[kind]
+    task, path = TASK_OF_TYPE[kind], text(row, "path")
     truth = text(row, "solution").removeprefix("<answer>").removesuffix("</answer>").strip()
     try:
         TASKS[task].read_truth(truth, {}, "solution")
@@ -43,7 +45,8 @@ def convert(row: Mapping[str, Any], split: str) -> Iterator[Item | Skipped]:
         question=text(row, "problem"),
         options=(),
         answers=frozenset(),
-        video=text(row, "path"),
+        video=path if medium == "video" else "",
+        image=path if medium == "image" else "",
         question_type=str(row.get("data_source") or ""),
         task=task,
         truth=truth,
