@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import verl  # noqa: F401 - loads the plugin, before a test puts others in the place of its workarounds
 from packaging.requirements import Requirement
 
 from verl_twgrpo.compat import workaround
