@@ -16,7 +16,7 @@ from types import ModuleType
 import wrapt
 
 from verl_twgrpo.compat import workaround
-from verl_twgrpo.config import hydra_groups, near_names
+from verl_twgrpo.config import hydra_groups, near_names, one_composition
 from verl_twgrpo.platforms import cpu
 
 
@@ -118,6 +118,7 @@ def expect_no_critic(_: ModuleType) -> None:
 # module -> what happens once it is imported
 ON_IMPORT = {
     "hydra._internal.config_loader_impl": near_names.name_near_settings,
+    "hydra._internal.hydra": one_composition.take_the_mode_for_unset,
     "hydra._internal.utils": near_names.end_with_the_sentence,
     "verl.trainer.ppo.utils": expect_no_critic,
     "verl.trainer.ppo.core_algos": register_algorithm,
