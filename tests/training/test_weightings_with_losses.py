@@ -41,6 +41,8 @@ def gradient(make_actor_config, mode, batch, advantages):
     """Of the loss on every log-prob, [B, T]."""
     config = make_actor_config(mode)
     object.__setattr__(config.policy_loss, "dro_beta", 0.1)  # which dro has no default for
+    object.__setattr__(config.policy_loss, "clip_cov_ratio", 1.0)  # all that clip_cov may choose: no draw
+    object.__setattr__(config.policy_loss, "clip_cov_lb", 0.3)
     config.global_batch_info.update(dp_size=1, batch_num_tokens=int(batch.mask.sum()), global_batch_size=len(LENGTHS))
     log_prob = batch.new.clone().requires_grad_()
     loss, _ = get_policy_loss_fn(mode)(batch.old, log_prob, advantages, batch.mask, "token-mean", config, None)
