@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "VERL_TWGRPO_TEST_RUN"
+
+PHASES = "phases.tsv"
 
 # A start takes most of a minute on two free cores, and several where they are shared.
 TIMEOUT = 900
@@ -45,13 +47,23 @@ class Run:
                 process.kill()
             raise AssertionError(f"no end after {TIMEOUT} s\n{self.tail()}") from None
 
-    def wait_for(self, happened: Callable[[], bool]) -> None:
-        """Wait until something is true of the run; fails if the run ends first."""
+    def wait_for(self, happened: Callable[[], bool], every: float = 0.2) -> None:
+        """Wait until something is true of the run, looking every so many seconds; fails if the run ends first."""
         deadline = time.monotonic() + TIMEOUT
         while not happened():
             assert self.process.poll() is None, f"the run ended before\n{self.tail()}"
             assert time.monotonic() < deadline, f"it never happened\n{self.tail()}"
-            time.sleep(0.2)
+            time.sleep(every)
+
+    def wait_for_part(self, part: str, step: int) -> None:
+        """Wait until a part of a step begins, as recipes/chaos/phases.py notes it: see ``watched``."""
+        begun = re.compile(rf"\tbegin\t{part}\t{step}$", re.MULTILINE)
+        phases = self.folder / PHASES
+        self.wait_for(lambda: phases.is_file() and begun.search(phases.read_text()) is not None, every=0.01)
+
+    def first_step(self) -> int:
+        """The step at which a run that notes the parts of its steps began."""
+        return int((self.folder / PHASES).read_text().splitlines()[0].split("\t")[3])
 
     def alive(self) -> list[psutil.Process]:
         """Every process that the run started and that still lives, wherever in the process tree it is now."""
@@ -93,6 +105,13 @@ class Run:
         return pq.read_table(self.folder / "tw_grpo" / f"step_{step:06d}.parquet").to_pylist()
 
 
+def watched(folder: Path) -> dict[str, str]:
+    """The environment in which a run in ``folder`` notes the parts of its steps; what it noted before is removed."""
+    (folder / PHASES).unlink(missing_ok=True)
+    path = os.pathsep.join([str(ROOT / "recipes" / "chaos"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"VERL_USE_EXTERNAL_MODULES": "phases", "CHAOS_PHASES": str(folder / PHASES), "PYTHONPATH": path}
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
     """The demo's data and checkpoint: those that `make demo` made, or new ones."""
@@ -128,17 +147,24 @@ def launch():
 
 @pytest.fixture(scope="session")
 def start(demo, launch, tmp_path_factory):
-    """Start the demo's recipe with overrides: ``start("trainer.total_training_steps=2", folder=...) -> Run``."""
+    """Start the demo's recipe with overrides: ``start("trainer.total_training_steps=2", folder=...) -> Run``.
+
+    With ``watch`` the run notes the parts of its steps; ``through`` is a command that takes verl's.
+    """
 
     def start(
         *overrides: str,
         folder: Path | None = None,
         environment: dict[str, str] | None = None,
         recipe: str = "demo_cpu",
+        watch: bool = False,
+        through: Sequence[str] = (),
     ) -> Run:
         folder = folder or tmp_path_factory.mktemp("run")
+        if watch:
+            environment = (environment or {}) | watched(folder)
         command = [
-            sys.executable, "-m", "verl.trainer.main_ppo", "algorithm=tw_grpo", f"recipe={recipe}",
+            *through, sys.executable, "-m", "verl.trainer.main_ppo", "algorithm=tw_grpo", f"recipe={recipe}",
             f"demo_dir={demo}",
             f"algorithm.tw_grpo.dump_dir={folder}/tw_grpo",
             f"trainer.default_local_dir={folder}/checkpoints",

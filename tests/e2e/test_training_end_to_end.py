@@ -6,12 +6,19 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import psutil
 import pytest
 
 from verl_twgrpo import cli
 from verl_twgrpo.data.parquet import read_rows, write_rows
+from verl_twgrpo.run_folder import last_step
+
+if TYPE_CHECKING:
+    from conftest import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -28,20 +35,43 @@ def rollouts(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("rollouts")
 
 
+class Lives(NamedTuple):
+    """A run that was killed twice: its first and its last life, and what was left when its driver alone was killed."""
+
+    first: Run
+    last: Run
+    orphans: list[str]
+    named: list[int]
+    """The step of the last whole checkpoint after each kill."""
+    resumed: list[int]
+    """The steps at which the second and the last life began."""
+
+
 @pytest.fixture(scope="module")
 def killed(start, rollouts):
-    """One rank, killed after the checkpoint of step 2, and its resumed continuation to step 3."""
-    settings = ["trainer.total_training_steps=3", "trainer.save_freq=2", *cached(rollouts)]
-    first = start(*settings)
-    tracker = first.folder / "checkpoints" / "latest_checkpointed_iteration.txt"
-    first.wait_for(lambda: tracker.is_file() and tracker.read_text().strip() == "2")
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
-    left = first.orphans()
-    logged = first.logged()
-    second = start(*settings, folder=first.folder)
-    assert second.wait() == 0, second.tail()
-    return first, left, logged, second
+    """One rank: all of it is killed in the update of step 2, then its driver in the next checkpoint; then to step 3."""
+    settings = ["trainer.total_training_steps=3", "trainer.save_freq=1", *cached(rollouts)]
+    first = start(*settings, watch=True)
+    named, resumed = [], []
+    first.wait_for_part("update", 2)
+    # until nobody is left: what a process has just started may not have been on the list
+    while left := first.alive():
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        first.process.poll()
+    named.append(last_step(first.folder / "checkpoints"))
+    second = start(*settings, folder=first.folder, watch=True)
+    second.wait_for_part("checkpoint", 2)
+    second.process.send_signal(signal.SIGKILL)
+    second.process.wait()
+    orphans = second.orphans()
+    resumed.append(second.first_step())
+    named.append(last_step(first.folder / "checkpoints"))
+    last = start(*settings, folder=first.folder, watch=True)
+    assert last.wait() == 0, last.tail()
+    resumed.append(last.first_step())
+    return Lives(first, last, orphans, named, resumed)
 
 
 def by_text(rows: list[dict]) -> dict[tuple, dict]:
@@ -50,7 +80,7 @@ def by_text(rows: list[dict]) -> dict[tuple, dict]:
 
 
 def test_weights_reach_the_update(killed):
-    run = killed[0]
+    run = killed.first
     rows = run.dump(1)
     assert len({row["group"] for row in rows}) == 4
     assert len(rows) == 32
@@ -76,7 +106,7 @@ def test_weights_reach_the_update(killed):
 def test_the_frozen_vision_tower_stays_and_the_rest_moves(killed, demo):
     from safetensors.torch import load_file
 
-    run = killed[3]
+    run = killed.last
     trained = run.folder / "checkpoints" / "global_step_3" / "actor" / "huggingface" / "model.safetensors"
     before, after = load_file(demo / "model" / "model.safetensors"), load_file(trained)
     assert before.keys() == after.keys()
@@ -86,56 +116,81 @@ def test_the_frozen_vision_tower_stays_and_the_rest_moves(killed, demo):
     assert {name for name in before if "visual" not in name and not name.endswith("k_proj.bias")} <= moved
 
 
-def test_a_killed_run_leaves_no_process_behind(killed):
-    assert killed[1] == []
+def test_processes_of_a_driver_that_was_killed_notice_it(killed):
+    assert killed.orphans == []
 
 
-def test_a_resumed_run_goes_on_at_the_right_step_with_the_same_data(killed, demo):
+def test_a_killed_run_goes_on_behind_its_last_whole_checkpoint_with_the_same_data(killed, demo):
     from omegaconf import OmegaConf
     from verl.trainer.ppo.utils import create_rl_sampler
 
     from verl_twgrpo.data.parquet import read_parquet
 
-    _, _, logged, second = killed
-    # both write to one log; the first was killed before it came to step 3, maybe before it logged step 2
-    assert logged in ([1], [1, 2])
-    assert second.logged() == [*logged, 3]
+    # the second kill struck while step 2 was written
+    assert killed.named in ([1, 1], [1, 2])
+    assert killed.resumed == [step + 1 for step in killed.named]
+    assert killed.last.logged() == [1, *range(killed.resumed[1], 4)]
     items = read_parquet(demo / "data" / "train.parquet")
     order = list(create_rl_sampler(OmegaConf.create({"shuffle": True, "seed": 1, "sampler": None}), items))
     asked = [[items[k].id for k in order[4 * step : 4 * step + 4]] for step in range(3)]
-    assert [[*dict.fromkeys(row["id"] for row in second.dump(step))] for step in (1, 2, 3)] == asked
+    seen = [[*dict.fromkeys(row["id"] for row in killed.last.dump(step))] for step in (1, 2, 3)]
+    # stored rollouts of a step bear the names of the life that drew them, so that a later one does not know their order
+    assert [sorted(ids) for ids in seen] == [sorted(ids) for ids in asked]
+    assert (seen[0], seen[2]) == (asked[0], asked[2])
 
 
 def test_a_normal_end_leaves_no_process_behind(killed):
-    assert killed[3].orphans() == []
+    assert killed.last.orphans() == []
 
 
 @pytest.fixture(scope="module")
-def two_ranks(start, rollouts, killed):
-    run = start(
-        "trainer.n_gpus_per_node=2",
-        "trainer.total_training_steps=1",
+def two_nodes(start, rollouts, killed, tmp_path_factory):
+    """A rank on each of two Ray nodes: the second dies in step 2's update, and the run is started again to step 2."""
+    folder = tmp_path_factory.mktemp("two_nodes")
+    cluster = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    settings = [
+        "trainer.nnodes=2",
+        "trainer.total_training_steps=2",
+        "trainer.save_freq=1",
         # the other runs pack: a prompt once per group
         "algorithm.packed_groups=false",
         *cached(rollouts),
-    )
+    ]
+    dying = start(*settings, folder=folder, watch=True, through=[*cluster, f"--kill-when={folder}/now"])
+    dying.wait_for_part("update", 2)
+    (folder / "now").touch()
+    code, orphans, log = dying.wait(), dying.orphans(), dying.log
+    run = start(*settings, folder=folder, watch=True, through=cluster)
     assert run.wait() == 0, run.tail()
-    return run
+    return run, code, orphans, log
 
 
-def test_two_ranks_of_unpacked_rows_give_the_weights_advantages_and_gradient_of_one_with_packed(killed, two_ranks):
-    packed = killed[0].metrics(1)
-    tokens, unpacked = packed["packed_groups/tokens"], packed["packed_groups/tokens_unpacked"]
-    assert packed["packed_groups/ratio"] == pytest.approx(unpacked / tokens, rel=1e-3)
+def test_two_nodes_of_unpacked_rows_give_the_weights_advantages_and_gradient_of_one_with_packed(killed, two_nodes):
+    packed, unpacked = killed.first.metrics(1), two_nodes[0].metrics(1)
+    tokens, tokens_unpacked = packed["packed_groups/tokens"], packed["packed_groups/tokens_unpacked"]
+    assert packed["packed_groups/ratio"] == pytest.approx(tokens_unpacked / tokens, rel=1e-3)
     assert packed["packed_groups/ratio"] > 1.5
-    assert not any(name.startswith("packed_groups/") for name in two_ranks.metrics(1))
-    one, two = by_text(killed[0].dump(1)), by_text(two_ranks.dump(1))
-    assert one.keys() == two.keys()
-    for key, row in one.items():
-        for name in ("weight", "divergence", "advantage", "log_prob", "entropy"):
-            assert two[key][name] == pytest.approx(row[name], abs=2e-4, rel=2e-4), name
-    norms = [run.metrics(1)["actor/grad_norm"] for run in (killed[0], two_ranks)]
-    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    assert not any(name.startswith("packed_groups/") for name in unpacked)
+    assert unpacked["actor/grad_norm"] == pytest.approx(packed["actor/grad_norm"], rel=1e-3)
+    # the second step comes after an update; a life that was killed before its end logged nothing of it
+    for step in (1, 2):
+        one, two = by_text(killed.last.dump(step)), by_text(two_nodes[0].dump(step))
+        assert one.keys() == two.keys()
+        for key, row in one.items():
+            for name in ("weight", "divergence", "advantage", "log_prob", "entropy"):
+                assert two[key][name] == pytest.approx(row[name], abs=2e-4, rel=2e-4), (step, name)
+
+
+def test_a_run_whose_second_node_dies_says_why_leaves_no_process_and_goes_on(two_nodes):
+    run, code, orphans, log = two_nodes
+    assert code != 0
+    assert orphans == []
+    assert run.first_step() == 2
+    _, told, last = log.rpartition("The run ended before it was done. What it leaves:")
+    assert told and f"checkpoint     {run.folder}/checkpoints/global_step_1" in last
+    assert "It goes on from there with:" in last
+    assert re.search(r"^Why it ended: \S", last, re.MULTILINE)
+    assert run.orphans() == []
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +208,7 @@ def epochs(start, rollouts, killed):
 
 
 def test_epochs_and_mini_batches_keep_the_weights_of_the_old_policy_and_move_the_ratios(killed, epochs):
-    once, often = by_text(killed[0].dump(1)), by_text(epochs.dump(1))
+    once, often = by_text(killed.first.dump(1)), by_text(epochs.dump(1))
     for key, row in once.items():
         assert often[key]["weight"] == pytest.approx(row["weight"], abs=1e-5)
         # under eq6 the weights are the loss's business, not the advantages'
@@ -210,14 +265,14 @@ def test_no_rollout_opens_a_video_whose_frames_are_cached(shortened):
 
 
 def test_the_rollout_follows_the_actor_from_the_start_and_after_an_update(killed, shortened):
-    for run, step in ((killed[0], 1), (killed[3], 3), (shortened, 1), (shortened, 2)):
+    for run, step in ((killed.first, 1), (killed.last, 3), (shortened, 1), (shortened, 2)):
         assert run.metrics(step)["training/rollout_probs_diff_max"] < 5e-3, f"step {step}"
 
 
 def test_a_checkpoint_becomes_a_hugging_face_model_that_answers_in_vllm(killed, demo, tmp_path):
     from safetensors.torch import load_file
 
-    actor = killed[3].folder / "checkpoints" / "global_step_3" / "actor"
+    actor = killed.last.folder / "checkpoints" / "global_step_3" / "actor"
     for command in (
         ["verl.model_merger", "merge", "--backend", "fsdp", f"--local_dir={actor}", f"--target_dir={tmp_path}/merged"],
         [
