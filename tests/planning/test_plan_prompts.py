@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from verl_twgrpo.data.parquet import TOKEN_PIXELS, FrameLimits, read_rows, write_rows
 from verl_twgrpo.planning.prompts import PromptCost, check_budget, most_video_tokens, prompt_cost, video_tokens
@@ -117,3 +118,38 @@ def test_rows_without_a_video_cost_their_text(data_file, checkpoint, tmp_path):
     bare = [{"data_source": "own", "prompt": row["prompt"]} for row in rows]
     pq.write_table(pa.Table.from_pylist(bare), tmp_path / "text.parquet")
     assert prompt_cost([str(tmp_path / "text.parquet")], PAPER, 14, None) == PromptCost(5, (0, 0), True, None)
+
+
+@pytest.mark.parametrize("limits", [{"min_pixels": 4 * TOKEN_PIXELS, "max_pixels": 20 * TOKEN_PIXELS}, {}])
+def test_images_cost_what_the_processor_makes_of_them(data_file, checkpoint, tmp_path, limits):
+    from qwen_vl_utils import fetch_image
+    from transformers import AutoProcessor
+
+    Image.new("RGB", (300, 200)).save(tmp_path / "wide.png")
+    image = {"image": str(tmp_path / "wide.png"), **limits}
+    rows = read_rows(data_file)
+    for row in rows:
+        row["prompt"][0]["content"] = row["prompt"][0]["content"].replace("<video>", "<image>")
+        row.update(videos=[], images=[image])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "images.parquet")
+    cost = prompt_cost([str(tmp_path / "images.parquet")], PAPER, 14, checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    texts = [row["prompt"][0]["content"].removeprefix("<image>") for row in rows]
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": max(texts, key=len)}]}]
+    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    width, height = fetch_image(image).size
+    tokens = width * height // TOKEN_PIXELS
+    inputs = processor(text=[text], images=[fetch_image(image)], return_tensors="pt")
+    assert (cost.rows, cost.video, cost.image, cost.measured) == (5, (0, 0), (tokens, tokens), True)
+    assert cost.longest == len(inputs["input_ids"][0])
+    assert cost.visual == tokens
+
+
+def test_an_image_that_is_not_there_costs_what_its_limits_allow(tmp_path):
+    gone = {"image": "/no/such.png", "min_pixels": 1, "max_pixels": 20 * TOKEN_PIXELS}
+    row = {"data_source": "own", "prompt": [{"role": "user", "content": "<image>What?"}], "images": [gone]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "images.parquet")
+    cost = prompt_cost([str(tmp_path / "images.parquet")], PAPER, 14, None)
+    assert cost == PromptCost(1, (0, 0), False, None, image=(20, 20))
+    with pytest.raises(ValueError, match=r"data\.max_prompt_length=20: .* an image alone has 20 tokens"):
+        check_budget("data.train_files", cost, 20)

@@ -11,7 +11,10 @@ from verl_twgrpo.video.digest import known_digest
 
 
 def image_shape(image: Mapping[str, Any], patch_size: int = 14) -> tuple[int, int, int]:
-    """(3, height, width) that qwen-vl-utils' ``fetch_image`` resizes a row's image to; ``ValueError`` if it cannot."""
+    """(3, height, width) that qwen-vl-utils' ``fetch_image`` resizes a row's image to; ``ValueError`` if it cannot.
+
+    An image without ``min_pixels`` or ``max_pixels`` has that library's.
+    """
     from qwen_vl_utils import vision_process as qwen
 
     try:
@@ -23,12 +26,12 @@ def image_shape(image: Mapping[str, Any], patch_size: int = 14) -> tuple[int, in
     factor = patch_size * qwen.SPATIAL_MERGE_SIZE
     try:
         height, width = qwen.smart_resize(
-            height, width, factor=factor, min_pixels=image["min_pixels"], max_pixels=image["max_pixels"]
+            height, width, factor=factor, min_pixels=image.get("min_pixels"), max_pixels=image.get("max_pixels")
         )
     except ValueError as error:
         raise ValueError(f"{image['image']}: {error}") from None
     if not height or not width:
-        raise ValueError(f"{image['image']}: too long and thin for {image['max_pixels']} pixels; allow it more")
+        raise ValueError(f"{image['image']}: too long and thin for {image.get('max_pixels')} pixels; allow it more")
     return 3, height, width
 
 

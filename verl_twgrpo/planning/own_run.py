@@ -62,7 +62,7 @@ def own_yaml(args: argparse.Namespace) -> str:
     if rows < batch:
         raise ValueError(f"--data {args.data}: {rows} rows are less than a batch of {batch}, a prompt per GPU")
     # where no processor counts, a question and its options are taken to have 512 tokens at most
-    longest = max(cost.longest or cost.video[1] + 512 for cost in costs)
+    longest = max(cost.longest or cost.visual + 512 for cost in costs)
     prompt = -(-longest // STEP) * STEP
     response = args.response_length or RESPONSE[kind]
     steps = rows // batch

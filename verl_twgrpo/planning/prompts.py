@@ -1,4 +1,4 @@
-"""What the prompts of a data file cost in tokens: its videos, and with the checkpoint's processor the whole."""
+"""What the prompts of a data file cost in tokens: videos, images, and with the checkpoint's processor the whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from verl_twgrpo.data.check import frames_shape, prompt_counter
+from verl_twgrpo.data.images import image_shape
 from verl_twgrpo.data.parquet import FrameLimits, read_rows
 from verl_twgrpo.video.cache import video_key
 
@@ -23,15 +24,21 @@ FRAMES_PER_TOKEN, PATCHES_PER_SIDE = 2, 2
 class PromptCost:
     """Tokens of the prompts of one data setting.
 
-    rows: how many there are, None if no file is there. video: fewest and most tokens of a video, zeros where no row has
-    one. measured: from the sizes of the videos, not from the pixel limits. longest: the longest prompt with its text,
-    None where no processor counts it.
+    rows: how many there are, None if no file is there. video, image: fewest and most tokens of one, zeros where no row
+    has any. measured: from the sizes of videos and images, not from the pixel limits. longest: the longest prompt with
+    its text, None where no processor counts it.
     """
 
     rows: int | None
     video: tuple[int, int]
     measured: bool
     longest: int | None
+    image: tuple[int, int] = (0, 0)
+
+    @property
+    def visual(self) -> int:
+        """Most tokens that a video or an image has: rows with either have one of them."""
+        return max(self.video[1], self.image[1])
 
 
 def video_tokens(frames: int, height: int, width: int, patch_size: int = 14) -> int:
@@ -49,8 +56,8 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
     """Cost of the prompts in ``files``; those that are not there are taken to be made with the limits ``absent``.
 
     Videos are looked at, not decoded. ``model`` is a checkpoint whose processor, if it has one, counts whole prompts.
-    A file without videos may be anybody's; raises ``ValueError`` naming a video that is broken, or a file of videos
-    without the columns that `data convert` writes.
+    A file without videos may be anybody's; raises ``ValueError`` naming a video or an image that is broken, or a file
+    of videos without the columns that `data convert` writes.
     """
     here = [file for file in (os.path.expanduser(file) for file in files) if os.path.isfile(file)]
     if not here:
@@ -58,17 +65,20 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
         return PromptCost(None, (most, most), False, None)
     rows = [row for file in here for row in _rows(file)]
     shapes: dict[str, tuple[int, ...] | None] = {}
-    for row in tqdm(rows, desc="videos", unit="row", disable=None, leave=False):
-        for video in row["videos"]:
-            shapes.setdefault(video_key(video), _shape(video, patch_size))
-    tokens = [_tokens(video, shapes[video_key(video)], patch_size) for row in rows for video in row["videos"]]
+    for row in tqdm(rows, desc="videos and images", unit="row", disable=None, leave=False):
+        for shown in _shown(row):
+            shapes.setdefault(_key(shown), _shape(shown, patch_size))
+    tokens: dict[str, list[int]] = {"video": [], "image": []}
+    for row in rows:
+        for shown in _shown(row):
+            tokens["video" if "video" in shown else "image"].append(_tokens(shown, shapes[_key(shown)], patch_size))
     measured = all(shapes.values())
     longest = None
-    # what an image costs nobody counts here
-    if measured and model is not None and _has_processor(model) and not any(row.get("images") for row in rows):
+    if measured and model is not None and _has_processor(model):
         count = prompt_counter(str(model))
-        longest = max(count(row, shapes[video_key(row["videos"][0])] if row["videos"] else None) for row in rows)
-    return PromptCost(len(rows), (min(tokens, default=0), max(tokens, default=0)), measured, longest)
+        longest = max(count(row, shapes[_key(_shown(row)[0])] if _shown(row) else None) for row in rows)
+    video, image = ((min(found, default=0), max(found, default=0)) for found in tokens.values())
+    return PromptCost(len(rows), video, measured, longest, image)
 
 
 def check_budget(what: str, cost: PromptCost, budget: int) -> None:
@@ -76,14 +86,15 @@ def check_budget(what: str, cost: PromptCost, budget: int) -> None:
     if cost.longest is not None:
         fits, found = cost.longest <= budget, f"its longest prompt has {cost.longest} tokens"
     else:
-        # a prompt is never the video alone
-        fits, found = cost.video[1] < budget, f"a video alone has {cost.video[1]} tokens"
+        # a prompt is never the video or image alone
+        which = "a video" if cost.video[1] == cost.visual else "an image"
+        fits, found = cost.visual < budget, f"{which} alone has {cost.visual} tokens"
         if cost.rows is None:
             found = f"at the paper's frames and pixels {found}"
     if not fits:
         raise ValueError(
-            f"data.max_prompt_length={budget}: too small for {what}: {found}, and verl does not cut videos; raise it, "
-            "or convert the data with fewer --nframes or --max-frame-tokens"
+            f"data.max_prompt_length={budget}: too small for {what}: {found}, and verl does not cut videos and images; "
+            "raise it, or convert the data with fewer --nframes, --max-frame-tokens or --max-image-tokens"
         )
 
 
@@ -95,14 +106,35 @@ def _rows(file: str) -> list[dict[str, Any]]:
     return [{**row, "videos": []} for row in rows]
 
 
-def _shape(video: Mapping[str, Any], patch_size: int) -> tuple[int, ...] | None:
-    return frames_shape(video, None, patch_size) if os.path.isfile(video["video"]) else None
+def _shown(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The row's videos, or its images where it has none; an image that is no file is read by nobody here."""
+    return list(row["videos"]) or [image if "image" in image else {"image": ""} for image in row.get("images") or []]
 
 
-def _tokens(video: Mapping[str, Any], shape: tuple[int, ...] | None, patch_size: int) -> int:
+def _key(shown: Mapping[str, Any]) -> str:
+    return video_key(shown) if "video" in shown else str((shown["image"], *_limits(shown)))
+
+
+def _limits(image: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    return image.get("min_pixels"), image.get("max_pixels")
+
+
+def _shape(shown: Mapping[str, Any], patch_size: int) -> tuple[int, ...] | None:
+    if "video" in shown:
+        return frames_shape(shown, None, patch_size) if os.path.isfile(shown["video"]) else None
+    path = shown["image"]
+    return image_shape(shown, patch_size) if isinstance(path, str) and os.path.isfile(path) else None
+
+
+def _tokens(shown: Mapping[str, Any], shape: tuple[int, ...] | None, patch_size: int) -> int:
+    if "video" in shown:
+        if shape is None:
+            return most_video_tokens(FrameLimits.of(shown), patch_size)
+        return video_tokens(shape[0], shape[2], shape[3], patch_size)
+    side = patch_size * PATCHES_PER_SIDE
     if shape is None:
-        return most_video_tokens(FrameLimits.of(video), patch_size)
-    return video_tokens(shape[0], shape[2], shape[3], patch_size)
+        return (shown.get("max_pixels") or 0) // side**2
+    return (shape[1] // side) * (shape[2] // side)
 
 
 def _has_processor(model: Path) -> bool:

@@ -128,14 +128,16 @@ def _lengths(config: DictConfig, costs: dict[str, PromptCost], sizes: ModelSizes
     context = rollout.max_model_len or sizes.context
     yield "lengths", f"prompt {rollout.prompt_length} + response {rollout.response_length} tokens, context {context}"
     for key, cost in costs.items():
-        fewest, most = cost.video
-        span = f"{most}" if fewest == most else f"{fewest} to {most}"
-        how = "" if cost.measured else " at most, by the pixel limits"
-        text = f"{rollout.prompt_length - most} of the prompt are left for its text"
-        if cost.longest is not None:
-            text = f"{cost.longest} in the longest prompt, its text included"
-        found = f"{span} tokens{how}" if most else "none"
-        yield f"{key.removesuffix('_files')} video", f"{found}; {text}"
+        for kind, (fewest, most) in (("video", cost.video), ("image", cost.image)):
+            if kind == "image" and not most:
+                continue
+            span = f"{most}" if fewest == most else f"{fewest} to {most}"
+            how = "" if cost.measured else " at most, by the pixel limits"
+            text = f"{rollout.prompt_length - most} of the prompt are left for its text"
+            if cost.longest is not None:
+                text = f"{cost.longest} in the longest prompt, its text included"
+            found = f"{span} tokens{how}" if most else "none"
+            yield f"{key.removesuffix('_files')} {kind}", f"{found}; {text}"
 
 
 def _packing(config: DictConfig, made: Batches, cost: PromptCost, sizes: ModelSizes) -> Iterator[Line]:
@@ -147,7 +149,7 @@ def _packing(config: DictConfig, made: Batches, cost: PromptCost, sizes: ModelSi
         yield "packed groups", f"off: every response runs its prompt ({reason or 'algorithm.packed_groups=false'})"
         return
     ref, n = config.actor_rollout_ref, made.n
-    prompt = cost.longest or cost.video[1] or ref.rollout.prompt_length
+    prompt = cost.longest or cost.visual or ref.rollout.prompt_length
     longest = ref.rollout.response_length
     parts = []
     for response in (longest, max(longest // 10, 1)):
@@ -207,9 +209,9 @@ def _pixels(config: DictConfig, costs: dict[str, PromptCost]) -> Iterator[Line]:
     parts = []
     if "train_files" in costs:
         rows = data.train_batch_size * rollout.n
-        parts.append(f"{_size(pixel_bytes(rows, costs['train_files'].video[1], data.image_patch_size))} per step")
+        parts.append(f"{_size(pixel_bytes(rows, costs['train_files'].visual, data.image_patch_size))} per step")
     if batch is not None:
-        number = pixel_bytes(batch * rollout.val_kwargs.n, costs["val_files"].video[1], data.image_patch_size)
+        number = pixel_bytes(batch * rollout.val_kwargs.n, costs["val_files"].visual, data.image_patch_size)
         parts.append(f"{_size(number)} a validation batch of {batch}")
     yield "pixels", f"{' and '.join(parts) or 'those of all questions at once'} on the host, in TransferQueue"
 
