@@ -46,6 +46,7 @@ if __name__ == "__main__":
         ("somebody_elses", 1, 0, True),
     ],
 )
+@pytest.mark.slow
 def test_an_engine_ends_with_a_parent_that_is_killed(tmp_path, name, watched, deaf, lives_on):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)

@@ -25,6 +25,7 @@ def test_a_reference_policy_gives_the_actors_log_probs(make_engine, ragged_batch
 
 
 @pytest.mark.upstream_bug
+@pytest.mark.slow
 def test_without_the_mend_it_cannot_be_made(make_engine, monkeypatch):
     monkeypatch.setattr(transformer_impl, "CPUOffloadPolicy", CPUOffloadPolicy)
     with pytest.raises(RuntimeError, match="accelerator device"):

@@ -15,6 +15,9 @@ from verl_twgrpo.mini_clevrer.world.questions import draw_question
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, SIZE, frames
 from verl_twgrpo.mini_clevrer.world.source import SPLITS
 
+# worlds are simulated for them
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

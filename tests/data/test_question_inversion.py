@@ -110,6 +110,7 @@ def test_the_draw_of_a_seed_stays_the_same_over_versions(make_item):
     assert drawn == DRAWN
 
 
+@pytest.mark.slow
 def test_option_count_is_independent_of_inversion():
     outcomes = invert_all(items_with(5000))
     groups = [Counter(), Counter()]
@@ -154,6 +155,7 @@ def test_a_guesser_that_sees_option_count_and_polarity_stays_at_chance():
     assert right <= chance + 3 * error
 
 
+@pytest.mark.slow
 def test_the_same_guesser_beats_chance_on_the_published_procedure():
     right, chance, error = guessing(invert_all(items_with(5000), paper_compatible=True))
     assert right > chance + 5 * error

@@ -58,6 +58,7 @@ def test_a_doctor_that_dies_is_shown_with_its_last_line():
     assert found.to_do
 
 
+@pytest.mark.slow
 def test_the_probe_needs_nothing_of_this_package_where_it_runs():
     from ray import cloudpickle
 
@@ -94,6 +95,7 @@ def test_for_programs_the_nodes_come_as_json(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("address", ["local", "no address", "127.0.0.1:1025"])
+@pytest.mark.slow
 def test_without_a_cluster_it_says_so_and_starts_none(address, capsys, monkeypatch):
     import ray
 

@@ -69,6 +69,7 @@ def test_mcnemar_is_the_exact_two_sided_binomial_test(only_first, only_second):
 
 
 @given(outcomes)
+@pytest.mark.slow
 def test_swapping_the_models_swaps_the_signs(pairs):
     first, second = zip(*pairs, strict=True)
     forward, backward = paired_difference(first, second), paired_difference(second, first)

@@ -6,6 +6,7 @@ Imports count wherever they stand: at the top, inside a function, for types only
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -74,11 +75,16 @@ def ours(imported: set[str], modules: dict[str, Path]) -> set[str]:
     return found
 
 
-IMPORTS = {
-    module: imports_of(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
-    for module, path in MODULES.items()
-}
-GRAPH = {module: ours(imported, MODULES) for module, imported in IMPORTS.items()}
+@cache  # every process of a parallel run collects this file, one of them parses the package
+def imports() -> dict[str, set[str]]:
+    return {
+        module: imports_of(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+        for module, path in MODULES.items()
+    }
+
+
+def graph() -> dict[str, set[str]]:
+    return {module: ours(imported, MODULES) for module, imported in imports().items()}
 
 
 def part_of(module: str) -> str:
@@ -106,7 +112,7 @@ def test_every_part_has_its_layer():
 def test_nothing_imports_upwards(part):
     found = [
         f"{module} imports {imported}"
-        for module, targets in GRAPH.items()
+        for module, targets in graph().items()
         for imported in targets
         if part_of(module) == part and breaks_the_order(module, imported)
     ]
@@ -114,12 +120,12 @@ def test_nothing_imports_upwards(part):
 
 
 def test_no_files_import_in_a_circle():
-    assert not circle(GRAPH)
+    assert not circle(graph())
 
 
 def test_whatever_is_imported_exists():
     """Also where the import stands inside a function that no test calls."""
-    gone = {(module, name) for module, targets in GRAPH.items() for name in targets if name not in MODULES}
+    gone = {(module, name) for module, targets in graph().items() for name in targets if name not in MODULES}
     assert not gone
 
 
@@ -128,7 +134,7 @@ def test_a_package_does_without(package):
     unwanted, faces = DOES_WITHOUT[package]
     found = [
         f"{module} imports {name}"
-        for module, imported in IMPORTS.items()
+        for module, imported in imports().items()
         if part_of(module) == package and MODULES[module].name not in faces
         for name in imported
         if name.split(".")[0] in unwanted

@@ -14,6 +14,9 @@ from verl_twgrpo.mini_clevrer.world.questions import option_texts, question_text
 from verl_twgrpo.mini_clevrer.world.source import to_item
 from verl_twgrpo.mini_clevrer.world.thoughts import response
 
+# worlds are simulated for them
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def drawn():

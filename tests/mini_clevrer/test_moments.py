@@ -17,6 +17,9 @@ from verl_twgrpo.mini_clevrer.world.physics import simulate
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND
 from verl_twgrpo.rewards import score, validate
 
+# worlds are simulated for them
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def drawn():

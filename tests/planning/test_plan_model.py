@@ -34,6 +34,7 @@ def test_the_papers_models_are_known_without_a_download(monkeypatch, name, hidde
     assert model_sizes(settings(name), freeze_vision=False).trainable == parameters
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_disk_is_counted_as_it_is(checkpoint):
     from transformers import AutoModelForImageTextToText
 

@@ -64,6 +64,7 @@ def changed(folder, **values):
     return config
 
 
+@pytest.mark.slow
 def test_the_papers_run_has_500_steps_and_five_checkpoints(tmp_path):
     made = steps(changed(tmp_path), None)
     assert (made.first, made.last, made.per_epoch, made.saves, made.on_disk) == (0, 500, 500, 5, 2)

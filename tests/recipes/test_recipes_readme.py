@@ -150,6 +150,7 @@ def test_disk_and_host_memory_are_what_the_plan_says(row):
         assert f"{sum(training_state_bytes(sizes, dtype).values()) / 2 / 2**30:.1f} GiB" in sentence
 
 
+@pytest.mark.slow
 def test_the_index_names_equations_and_tables_and_keys_that_exist():
     (index,) = [table for table in TABLES if table[0] == ["paper", "setting"]]
     first = " ".join(row[0] for row in index)

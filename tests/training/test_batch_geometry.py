@@ -32,6 +32,7 @@ def test_the_papers_step_is_one_group_a_rank_and_one_update():
     assert (made.groups_per_rank, made.rows_per_rank, made.rows_per_update, made.updates) == (1, 8, 16, 1)
 
 
+@pytest.mark.slow
 def test_smaller_mini_batches_make_more_updates_and_epochs_repeat_them():
     made = batches(changed(**{"data.train_batch_size": 8, f"{ACTOR}.ppo_mini_batch_size": 2, f"{ACTOR}.ppo_epochs": 3}))
     assert (made.rows, made.rows_per_update, made.updates) == (64, 16, 12)

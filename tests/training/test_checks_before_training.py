@@ -242,6 +242,7 @@ def test_colocated_rollouts_get_the_parameters_of_every_step(good):
         check(*good, *mode)
 
 
+@pytest.mark.slow
 def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
     ulysses = ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"]
     check(*good, "data.train_batch_size=3", *ulysses)
@@ -249,6 +250,7 @@ def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
         check(*good, "data.train_batch_size=3", "trainer.n_gpus_per_node=4", *ulysses)
 
 
+@pytest.mark.slow
 def test_t_grpo_says_how_many_more_rollouts_there_are(good):
     good = [word for word in good if not word.startswith("algorithm=")]
     (note,) = check(*good, "algorithm=t_grpo", "actor_rollout_ref.rollout.n=8")
@@ -367,6 +369,7 @@ def test_token_level_grpo_needs_no_weights_pass(good):
     check(*good, "trainer.v1.trainer_mode=sync")
 
 
+@pytest.mark.slow
 def test_the_demos_recipe_says_what_makes_its_checkpoint(good):
     data = [override for override in good if override.startswith("data.")]
     with pytest.raises(ValueError, match=r"/no/demo/model: no such folder; `verl-twgrpo demo prepare --out /no/demo`"):
@@ -445,6 +448,7 @@ def test_the_command_ends_with_the_sentence_and_starts_no_ray(good):
     assert "Disabled critic" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_settings_are_one_node():
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["algorithm=tw_grpo", "algorithm.tw_grpo.alpha=0.25"])

@@ -122,6 +122,7 @@ def test_it_speaks_once_ray_prints_no_more(config, tmp_path):
     assert err.index("a worker") < err.index("What it leaves:")
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_well_and_one_without_tw_grpo_say_nothing(config, tmp_path):
     assert "What it leaves" not in drive(config, tmp_path, "pass")
     del config.algorithm["tw_grpo"]

@@ -46,6 +46,7 @@ def test_the_near_settings_are_named(overrides, sentence):
     assert "\n" not in said
 
 
+@pytest.mark.slow
 def test_other_errors_are_hydras_own():
     assert "Could not find 'recipe/nope'" in refused("recipe=nope")
     assert "Could not delete from config" in refused("~data.nope")

@@ -62,6 +62,7 @@ def test_the_detached_worker_has_verls_methods_and_ours():
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_rows_stand_in_the_order_of_their_prompts_whichever_step_they_come_in(data):
     """Against a plain list of all prompts in the order in which they were sent."""
     order, sent, open_prompts = PromptOrder(), [], []
