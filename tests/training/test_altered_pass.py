@@ -10,6 +10,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from verl_twgrpo.training.engines.fsdp import TWGRPOEngine
+from verl_twgrpo.training.engines.packed_groups_mixin import PACKED_KEY
 from verl_twgrpo.training.views import VIEW_KEY, colours_of
 
 GRID = torch.tensor([[3, 4, 4]])  # three temporal patches of 16 patches, four tokens each
@@ -38,8 +39,9 @@ def pixels_of(uid):
     return torch.randn(PATCHES, 1176, generator=torch.Generator().manual_seed(ord(uid[0])))
 
 
-def log_probs(engine, batch, view=None, pixels=pixels_of, micro_batch_size=1):
+def log_probs(engine, batch, view=None, pixels=pixels_of, micro_batch_size=1, packed=False):
     settings = {} if view is None else {VIEW_KEY: {"seed": 3, "step": 1, **view}}
+    settings |= {PACKED_KEY: "true"} if packed else {}
     data = batch.tensordict(
         temperature=1.0, calculate_entropy=False, compute_loss=False, use_dynamic_bsz=False, use_remove_padding=False,
         micro_batch_size_per_gpu=micro_batch_size, **settings,
@@ -77,6 +79,19 @@ def test_views_change_what_they_should_and_nothing_else(engine, video_batch, vid
         has_video = uid in ("a", "b")
         for altered in (blank, shuffled):
             assert ((altered[row] - plain[row]).abs().max() > 1e-3) == has_video
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", [None, "blank", "shuffled", "patches"])
+def test_packed_groups_see_the_same_altered_video(engine, video_batch, view):
+    view = view and {"name": view, **({"share": 0.5} if view == "patches" else {})}
+    engine.take_packing_counts()
+    unpacked = log_probs(engine, video_batch, view)
+    packed = log_probs(engine, video_batch, view, micro_batch_size=len(video_batch.uids), packed=True)
+    counts = engine.take_packing_counts()
+    assert counts["tokens"] < counts["tokens_unpacked"]
+    for one, other in zip(unpacked, packed, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_video_processor_the_pass_is_refused(make_engine, video_batch):
