@@ -90,8 +90,21 @@ def test_switched_off_it_is_plain_grpo_to_the_bit(name, masks, seed):
     weighting = make_weighting(name, WEIGHTINGS.get(name).off)
     assert not weighting.active
     group = make_group(weighting, masks, seed)
-    weigh_groups(weighting, [group])
-    assert all((weights == 1).all() for weights in group.weights)
+    advantages = [torch.randn(len(mask), generator=torch.Generator().manual_seed(seed)) for mask in masks]
+    weigh_groups(weighting, [group], normalise="batch")
+    for advantages_L, weights_L in zip(advantages, group.weights, strict=True):
+        assert torch.equal(advantages_L * weights_L, advantages_L)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_no_gradient_flows_through_weights(name, options):
+    weighting = make_weighting(name, options)
+    group = make_group(weighting, [torch.ones(length, dtype=torch.bool) for length in (4, 2)], 0)
+    for column in group.columns.values():
+        for values in column:
+            values.requires_grad_()
+    weigh_groups(weighting, [group], normalise="batch")
+    assert not any(weights.requires_grad for weights in group.weights)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
