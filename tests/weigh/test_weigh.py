@@ -18,7 +18,7 @@ from verl_twgrpo.training.dump import write_settings
 from verl_twgrpo.training.losses import WEIGHTS_FIELD
 from verl_twgrpo.weigh.command import spread
 from verl_twgrpo.weigh.stored import Stored, run_settings, stored_groups
-from verl_twgrpo.weigh.tables import class_shares, correlations, spearman
+from verl_twgrpo.weigh.tables import class_shares, correlations, signal_means, spearman
 
 
 @pytest.fixture
@@ -114,6 +114,21 @@ def test_shares_by_hand():
     }  # fmt: skip
     assert lines["verdict word"]["share_of_weight"] == pytest.approx(3 / 8)
     assert lines["verdict word"]["share_of_tokens"] == pytest.approx(1 / 5)
+
+
+def test_signals_by_hand():
+    stored, _ = made([["x", " A", " yes", " the"]], [[1, 1, 1, 1]], [torch.tensor([True, True, True, False])])
+    stored[0].group.columns.update(
+        old_log_probs=[torch.tensor([-1.0, -2, -3, -9])],
+        log_probs_blank=[torch.tensor([-1.0, -2.5, -2, 0])],
+        entropy=[torch.tensor([0.5, 1.5, float("nan"), 7])],
+    )
+    found = {(line["signal"], line["class"]): line["mean"] for line in signal_means(stored)}
+    assert found == {
+        ("entropy", "first token"): 0.5, ("entropy", "option letter"): 1.5, ("entropy", "all"): 1.0,
+        ("|d| blank", "first token"): 0, ("|d| blank", "option letter"): 0.5, ("|d| blank", "verdict word"): 1,
+        ("|d| blank", "all"): 0.5,
+    }  # fmt: skip
 
 
 def test_correlations_by_hand():

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run, presets, and where to write."""
     parser.description = (
         "Recomputes token weightings from RUN_DIR/tw_grpo/step_*.parquet (algorithm.tw_grpo.dump_dir) and compares them"
-        " with the weights of the run and with each other: correlations, shares by class of token, heat maps."
+        " with the weights of the run and with each other: correlations, shares and signals by class, heat maps."
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="run directory")
     parser.add_argument(
@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     from verl_twgrpo.report.soundness import sound_dumps
 
     from .stored import run_settings, stored_groups
-    from .tables import class_shares, correlations
+    from .tables import class_shares, correlations, signal_means
 
     folder = args.run_dir / "tw_grpo" if (args.run_dir / "tw_grpo").is_dir() else args.run_dir
     if args.steps < 0:
         raise ValueError(f"--steps {args.steps}: need 0 (all) or more")
     if args.out is not None:
-        written = [args.out / name for name in ("correlations.csv", "classes.csv", "tokens.html")]
+        written = [args.out / name for name in ("correlations.csv", "classes.csv", "signals.csv", "tokens.html")]
         ensure_absent(written, args.force)
     problems: list[str] = []
     dumps = sound_dumps(step_files(folder, "step_*.parquet"), problems)
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     for name, settings in zip(names, chosen, strict=True):
         weights[name] = _weighed(name, settings, stored, trained)
     tables = {"correlations": correlations(weights, stored), "classes": class_shares(weights, stored)}
+    if signals := signal_means(stored):
+        tables["signals"] = signals
     responses = sum(len(one.rows) for one in stored)
     print(f"{len(paths)} of {len(dumps)} steps, {len(stored)} groups, {responses} responses\n")
     for lines in tables.values():
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         command = shlex.join(["verl-twgrpo", "weigh", str(args.run_dir), "--with", args.names, "--out", str(args.out)])
         with atomic_write(args.out / "tokens.html") as part:
             part.write_text(_heat_maps(weights, stored, command), encoding="utf-8")
-        print(f"written: {args.out / 'correlations.csv'}, classes.csv, tokens.html")
+        print(f"written in {args.out}: {', '.join(f'{name}.csv' for name in tables)}, tokens.html")
     return 0
 
 

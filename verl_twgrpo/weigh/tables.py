@@ -59,15 +59,65 @@ def spearman(a_N: np.ndarray, b_N: np.ndarray) -> float:
     return float(spearmanr(a_N, b_N).statistic)
 
 
-def class_shares(weights: Weights, stored: Sequence[Stored]) -> list[dict[str, Any]]:
-    """Mean weight of each class of tokens, its share of all weight and of all tokens of the model's own."""
-    classes = np.concatenate(
+VIEW_COLUMN, OWN_COLUMN = "log_probs_", "old_log_probs"
+"""Log-probs under a view of the video, by its name, and under the video as it is."""
+
+ALL = "all"
+
+
+def signal_means(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+    """Mean of what weightings read, by class of token and over all of the model's own: does it look at the video?
+
+    divergence, entropy, and for each view of the video |d|, by how much the token's log-prob differs with it. Tokens
+    at which one is not a number are left out of its means.
+    """
+    classes = _classes(stored)
+    lines = []
+    for name, signal in _signals(stored).items():
+        known = np.isfinite(signal)
+        for kind in (*CLASSES, ALL):
+            there = known & ((classes == kind) | (kind == ALL))
+            if there.any():
+                lines.append(
+                    {"signal": name, "class": kind, "tokens": int(there.sum()), "mean": float(signal[there].mean())}
+                )
+    return lines
+
+
+def _signals(stored: Sequence[Stored]) -> dict[str, np.ndarray]:
+    """Signal -> float [N] over the tokens of the model's own; those that every group has."""
+    names = set.intersection(*(set(one.group.columns) for one in stored))
+
+    def flat(column: str) -> np.ndarray:
+        return np.concatenate(
+            [
+                values_L[mask].double().numpy()
+                for one in stored
+                for values_L, mask in zip(one.group.columns[column], one.group.masks, strict=True)
+            ]
+        )
+
+    signals = {name: flat(name) for name in ("divergence", "entropy") if name in names}
+    for name in sorted(names):
+        if name.startswith(VIEW_COLUMN) and OWN_COLUMN in names:
+            signals[f"|d| {name.removeprefix(VIEW_COLUMN)}"] = np.abs(flat(OWN_COLUMN) - flat(name))
+    return signals
+
+
+def _classes(stored: Sequence[Stored]) -> np.ndarray:
+    """The class of each token of the model's own, [N]."""
+    return np.concatenate(
         [
             np.array(token_classes(row["tokens"], LETTERS), dtype=object)[mask.numpy()]
             for one in stored
             for row, mask in zip(one.rows, one.group.masks, strict=True)
         ]
     )
+
+
+def class_shares(weights: Weights, stored: Sequence[Stored]) -> list[dict[str, Any]]:
+    """Mean weight of each class of tokens, its share of all weight and of all tokens of the model's own."""
+    classes = _classes(stored)
     lines = []
     for name, groups in weights.items():
         flat = np.concatenate(
