@@ -86,13 +86,36 @@ def weights_of(name, batch):
     return weights
 
 
-def run_with(mode):
+@pytest.mark.parametrize("mode", WORKING)
+def test_a_token_that_is_filtered_out_has_no_gradient_of_its_own(make_actor_config, batch, mode):
+    """But in dro, whose penalty is not the advantage's; in gspo it still moves the response's importance ratio."""
+    kept = weights_of("top_entropy", batch) > 0
+    assert kept.any() and not kept[batch.mask.bool()].all()
+    found = gradient(make_actor_config, mode, batch, batch.advantages * kept)
+    penalty = gradient(make_actor_config, mode, batch, torch.zeros_like(batch.advantages))
+    assert torch.equal(found[~kept], penalty[~kept])
+    moved = batch.new.clone()
+    batch.new = torch.where(kept, moved, moved - 0.1)
+    again = gradient(make_actor_config, mode, batch, batch.advantages * kept)
+    assert torch.allclose(again[kept], found[kept]) == (mode != "gspo")
+
+
+def run_with(mode, placement="outside"):
     return OmegaConf.create(
         {
-            "algorithm": {"tw_grpo": {}},
+            "algorithm": {"tw_grpo": {"placement": placement}},
             "actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": mode}}},
         }
     )
+
+
+@pytest.mark.parametrize("mode", LOSSES)
+def test_eq_6_is_refused_for_every_loss_but_ours(mode):
+    if mode == "tw_grpo":
+        assert check_loss_takes_weights(run_with(mode, "eq6")) == []
+    else:
+        with pytest.raises(ValueError, match=f"loss_mode={mode}: placement eq6 is a property of the loss tw_grpo"):
+            check_loss_takes_weights(run_with(mode, "eq6"))
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [(mode, verdict) for mode, (verdict, _) in LOSSES.items()])
