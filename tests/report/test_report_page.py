@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from .dumps import MARKUP, two_runs, write_groups
+from .dumps import MARKUP, two_runs, write_groups, write_task_run
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +155,27 @@ def test_validation_says_when_a_question_became_right_and_when_it_fell_back(open
     page.locator(".text-button").click()
     assert MARKUP in page.locator("tr.more").inner_text()
     assert page.locator("table.kinds tbody tr").first.inner_text().split("\t")[1:] == ["3", "33.3 %", "33.3 %"]
+
+
+def test_measures_of_other_tasks_stand_beside_each_other_by_validation(browser, tmp_path):
+    from verl_twgrpo.report.reading import read_runs
+    from verl_twgrpo.report.site.build import Site
+
+    runs = read_runs([write_task_run(tmp_path / "run")])
+    Site(tmp_path / "out", runs, "verl-twgrpo report run").update(runs, [])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    said = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "out" / "index.html").as_uri() + "#validation")
+    page.wait_for_selector("table.measures")
+    heads = page.locator("table.measures thead").inner_text().strip().split("\t")
+    rows = [row.split("\t") for row in page.locator("table.measures tbody tr").all_inner_texts()]
+    page.close()
+    assert said == []
+    assert heads == ["data source", "task", "measure", "step 0", "step 3"]
+    (miou,) = [row for row in rows if row[1:3] == ["temporal_grounding", "mIoU"]]
+    assert [cell.split(" ")[0] for cell in miou[3:]] == ["0.300", "0.500"]
+    assert {row[1] for row in rows} == {"temporal_grounding", "counting"}
 
 
 @pytest.mark.parametrize("place", ["#overview", "#groups", "#step=2&group=0", "#validation"])
