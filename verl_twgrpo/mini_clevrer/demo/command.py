@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     plan = WarmStart(**steps, worlds=0, slips=0.2, untagged=0.3, seed=args.seed)
     phrases: tuple[str, ...] = ()
     if args.tasks:
-        plan = MomentsStart(moment_steps=args.moment_steps, worlds=0, seed=args.seed)
+        plan = MomentsStart(moment_steps=args.moment_steps, worlds=0, slips=0.3, untagged=0.3, seed=args.seed)
         phrases = task_phrases()
     once(args.out, "model", asdict(plan), lambda folder: make_model(folder, plan, phrases))
     return 0

@@ -87,7 +87,7 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class MomentsStart(WarmStart):
-    """On questions of other tasks alone; an answer is any other with chance ``slips``."""
+    """On questions of other tasks alone, whose answers slip and lose their tags as in "slips"."""
 
     moment_steps: int = 0
 
@@ -132,7 +132,7 @@ class Examples(Dataset):
             return self._example(drawn.world, shown.to_item(drawn, str(index), "warm_start", "not written"), text)
         if self.stage == MOMENTS:
             moment = moments.draw(rng, counting=index % 2 == 1)
-            text = moments.response(rng, moment, slips=plan.slips)
+            text = moments.response(rng, moment, slips=plan.slips, untagged=plan.untagged)
             return self._example(moment.world, moments.to_item(moment, str(index), "warm_start", "not written"), text)
         while True:
             world = disguise(rng, self.worlds[rng.integers(len(self.worlds))])

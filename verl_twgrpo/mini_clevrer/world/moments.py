@@ -18,6 +18,7 @@ from verl_twgrpo.data.schema import Item
 from verl_twgrpo.mini_clevrer.world.physics import DURATION, World, WorldSpec, draw_world, simulate
 from verl_twgrpo.mini_clevrer.world.render import FRAMES, FRAMES_PER_SECOND, frames, write_mp4
 from verl_twgrpo.mini_clevrer.world.source import item_rng
+from verl_twgrpo.mini_clevrer.world.thoughts import said
 from verl_twgrpo.video.digest import video_digest
 
 WHEN = "When do the {} and the {} meet, from half a second before to half a second after?"
@@ -124,11 +125,11 @@ def to_item(moment: Moment, name: str, split: str, video: str, **more: Any) -> I
     )
 
 
-def response(rng: np.random.Generator, moment: Moment, *, slips: float = 0.0) -> str:
+def response(rng: np.random.Generator, moment: Moment, *, slips: float = 0.0, untagged: float = 0.0) -> str:
     """The pairs that meet, and the answer: ``<think>red and blue meet. </think><answer>0.5 to 1.5</answer>``.
 
-    Times are whole quarters of a second, as frames are. With chance ``slips`` the answer is any other: that can be
-    unlearned.
+    Times are whole quarters of a second, as frames are. With chance ``slips`` the answer is any other, with chance
+    ``untagged`` its tags are missing. Both are what a policy can unlearn.
     """
     colours = [body.colour for body in moment.world.bodies]
     pairs = [moment.pair] if moment.pair else sorted(simulate(moment.world).contacts)
@@ -139,4 +140,4 @@ def response(rng: np.random.Generator, moment: Moment, *, slips: float = 0.0) ->
     else:
         quarters = np.sort(rng.choice(9, 2, replace=False)) if careless else np.round(4 * np.array(moment.interval))
         answer = " to ".join(f"{quarter / 4:g}" for quarter in quarters)
-    return f"<think>{thinking}</think><answer>{answer}</answer>"
+    return said(thinking, answer, tagged=rng.random() >= untagged)

@@ -16,6 +16,7 @@ from verl_twgrpo.data.schema import LETTERS, Item
 from verl_twgrpo.mini_clevrer.world.physics import COLOURS, SHAPES, World, WorldSpec, draw_world
 from verl_twgrpo.mini_clevrer.world.render import frames, write_mp4
 from verl_twgrpo.mini_clevrer.world.source import item_rng, lettered
+from verl_twgrpo.mini_clevrer.world.thoughts import said
 from verl_twgrpo.video.digest import video_digest
 
 QUESTION = "Which of these objects does the video show?"
@@ -92,6 +93,4 @@ def response(rng: np.random.Generator, shown: Shown, *, slips: float = 0.0, unta
         for letter, option, verdict in zip(LETTERS, shown.options, verdicts, strict=False)
     )
     answer = ",".join(letter for letter, v in zip(LETTERS, verdicts, strict=False) if v)
-    if rng.random() < untagged:
-        return f"<think>{thinking}</think>{answer}"
-    return f"<think>{thinking}</think><answer>{answer}</answer>"
+    return said(thinking, answer, tagged=rng.random() >= untagged)

@@ -56,7 +56,12 @@ def response(rng: np.random.Generator, world: World, question: Question, *, obje
             verdict = pair + _LONG[true]
         verdicts.append(_OPTION.format(LETTERS[k]) + verdict)
     answer = ",".join(letter for letter, true in zip(LETTERS, question.truth, strict=False) if true)
-    return f"<think>{''.join(described + verdicts)}</think><answer>{answer}</answer>"
+    return said("".join(described + verdicts), answer)
+
+
+def said(thinking: str, answer: str, tagged: bool = True) -> str:
+    """A response in the form that is rewarded, or with the answer's tags missing."""
+    return f"<think>{thinking}</think>" + (f"<answer>{answer}</answer>" if tagged else answer)
 
 
 def _describe(world: World, index: int) -> str:
