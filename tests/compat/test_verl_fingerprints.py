@@ -42,6 +42,7 @@ FINGERPRINTS = {
     "verl.utils.checkpoint.checkpoint_manager:BaseCheckpointManager.ensure_checkpoint_capacity": "d35a88698e97",
     "verl.utils.checkpoint.checkpoint_manager:BaseCheckpointManager.register_checkpoint": "173e9ec3df55",
     "verl.utils.checkpoint.checkpoint_manager:find_latest_ckpt_path": "d691c55664d3",
+    "verl.utils.fsdp_utils:fsdp2_sharded_save_to_cpu": "b9228d838dd7",
     "verl.utils.distributed:initialize_global_process_group": "5f46d4b0dfeb",
     "verl.utils.distributed:initialize_global_process_group_ray": "c6da4a17851b",
     "verl.utils.tensordict_utils:maybe_fix_3d_position_ids": "22a5987b209c",
