@@ -1,4 +1,4 @@
-"""Writes what a run does to the file $CHAOS_PHASES: a line as each part of a step begins and ends.
+"""Writes what a run does to the file $CHAOS_PHASES: a line as each part of a step begins and ends, or breaks.
 
 verl imports it from $VERL_USE_EXTERNAL_MODULES in each of its processes (verl/__init__.py); chaos.py reads the file.
 """
@@ -38,10 +38,13 @@ def watch(module: ModuleType, cls: str, method: str, part: str) -> None:
         # the trainer knows its step, and tells it to the replay buffer
         step = kwargs.get("global_steps", getattr(args[0], "global_steps", None))
         note("begin", part, step)
+        edge = "broken"  # a checkpoint whose worker was killed is none
         try:
-            return stock(*args, **kwargs)
+            found = stock(*args, **kwargs)
+            edge = "end"
         finally:
-            note("end", part, step)
+            note(edge, part, step)
+        return found
 
     setattr(getattr(module, cls), method, watched)
 

@@ -71,6 +71,27 @@ def test_what_a_run_does_is_noted_and_read_back(chaos, phases, tmp_path, monkeyp
     assert chaos.read_phases(path) == noted
 
 
+def test_a_checkpoint_that_breaks_off_is_over_and_not_finished(chaos, phases, tmp_path, monkeypatch):
+    path = tmp_path / "phases_00.tsv"
+    monkeypatch.setenv("CHAOS_PHASES", str(path))
+
+    class Trainer:
+        global_steps = 1
+
+        def save(self):
+            if self.global_steps == 2:
+                raise RuntimeError("the worker was killed")
+
+    phases.watch(types.SimpleNamespace(Trainer=Trainer), "Trainer", "save", "checkpoint")
+    trainer = Trainer()
+    trainer.save()
+    trainer.global_steps = 2
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer.save()
+    assert chaos.under_way(chaos.read_phases(path)) == []
+    assert chaos.last_finished(tmp_path) == 1
+
+
 def test_the_parts_are_methods_that_are_there(phases):
     from importlib import import_module
 
