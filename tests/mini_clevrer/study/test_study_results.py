@@ -13,8 +13,11 @@ from verl_twgrpo.mini_clevrer.study.results import write_results
 
 pytestmark = pytest.mark.slow
 
-CSV = ("runs.csv", "accuracy.csv", "summary.csv", "differences.csv", "curves.csv", "timing.csv", "follows.csv")
-OTHER = ("tables.md", "learning_curves.png", "accuracy.png")
+CSV = (
+    *("runs.csv", "accuracy.csv", "summary.csv", "differences.csv", "comparisons.csv", "curves.csv", "timing.csv"),
+    "follows.csv",
+)
+OTHER = ("tables.md", "learning_curves.png", "accuracy.png", "forest.png")
 
 
 def rows_of(path):
@@ -45,6 +48,14 @@ def test_a_whole_study_gives_every_file(whole_study, tmp_path):
     assert (curve["step"], curve["reward"], curve["weight_mean"], curve["entropy"]) == ("1", "1.25", "", "")
     assert {row["arm"] for row in rows_of(out / "timing.csv")} == {"grpo_soft", "tw_grpo", "alpha_0", "blind"}
     assert rows_of(out / "follows.csv")[0]["equal_answers"] == "1"
+    compared = {(row["first"], row["second"]): row for row in rows_of(out / "comparisons.csv")}
+    assert set(compared) == {("tw_grpo", "grpo_soft"), ("alpha_0", "grpo_soft"), ("blind", "grpo_soft")}
+    paper = compared["tw_grpo", "grpo_soft"]
+    # one of two seeds has one of six questions more
+    assert (paper["step"], paper["seeds"], paper["n"], paper["verdict"]) == ("4", "2", "6", "open")
+    assert float(paper["difference"]) == pytest.approx(1 / 12, abs=1e-6)
+    assert compared["alpha_0", "grpo_soft"]["verdict"] == "equivalent"
+    assert float(paper["p_corrected"]) >= float(paper["p_value"])
 
 
 def test_the_page_shows_each_table_with_its_numbers(whole_study, tmp_path):

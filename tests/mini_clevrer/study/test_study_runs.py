@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from verl_twgrpo.mini_clevrer.model.warm_start import WarmStart
 from verl_twgrpo.mini_clevrer.study import command
-from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLANK_SOURCE, ONE_SEED, START, Planned, plan
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLANK_SOURCE, START, Planned, plan
 from verl_twgrpo.mini_clevrer.study.prepare import prepare, write_blank
 from verl_twgrpo.planning.command import compose_run
 from verl_twgrpo.rewards.manager import settings_from_config
@@ -22,11 +22,13 @@ def composed(planned):
     return compose_run(["recipe=mini_clevrer", *planned.overrides])
 
 
-def test_every_arm_has_every_seed_and_the_controls_one():
-    names = [planned.name for planned in plan(tuple(ARMS), (1, 2, 3))]
+def test_every_arm_has_its_seeds_and_the_first_are_everybodys():
+    names = [planned.name for planned in plan(tuple(ARMS), range(1, 11))]
     assert names[0] == START and len(names) == len(set(names))
-    for arm in ARMS:
-        assert sum(name.startswith(f"{arm}-s") for name in names) == (1 if arm in ONE_SEED else 3)
+    for name, arm in ARMS.items():
+        assert [seed for seed in range(1, 11) if f"{name}-s{seed}" in names] == list(range(1, arm.seeds + 1))
+    # a study that is cut off has whole seeds
+    assert {name.rpartition("-s")[0] for name in names[1 : len(ARMS) + 1]} == set(ARMS)
 
 
 @pytest.mark.slow

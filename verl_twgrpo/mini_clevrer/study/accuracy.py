@@ -168,7 +168,13 @@ def uniform_scores(question: Question) -> tuple[float, float]:
     return 1 / sets, 2 ** (len(question.truth) - 1) / sets
 
 
-def _differences(study: Study, first: tuple[str, str], second: tuple[str, str]) -> list[DifferenceRow]:
+def paired_scores(
+    study: Study, first: tuple[str, str], second: tuple[str, str]
+) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """The last step that all runs of both (arm, frames) have, and first minus second, strict and soft, [S, N] each.
+
+    Paired by question and, where both have them, by seed; None where there is no such pair.
+    """
     (first_arm, first_frames), (second_arm, second_frames) = first, second
     ours, theirs = ({run.seed: run for run in study.of(arm)} for arm in (first_arm, second_arm))
     if START in (first_arm, second_arm):  # one model for all seeds
@@ -183,7 +189,7 @@ def _differences(study: Study, first: tuple[str, str], second: tuple[str, str]) 
             [(run, first_frames) for run, _ in pairs] + [(other, second_frames) for _, other in pairs]
         )
     if step is None or step_of_second is None:
-        return []
+        return None
     strict_SN, soft_SN = (
         a_SN - b_SN
         for a_SN, b_SN in zip(
@@ -192,6 +198,14 @@ def _differences(study: Study, first: tuple[str, str], second: tuple[str, str]) 
             strict=True,
         )
     )
+    return step, strict_SN, soft_SN
+
+
+def _differences(study: Study, first: tuple[str, str], second: tuple[str, str]) -> list[DifferenceRow]:
+    scores = paired_scores(study, first, second)
+    if scores is None:
+        return []
+    step, strict_SN, soft_SN = scores
     return [
         DifferenceRow(*first, *second, step, kind, seeds, n, interval=_resampled(seeds), **means)
         for kind, seeds, n, means in _by_kind(study, strict_SN, soft_SN)

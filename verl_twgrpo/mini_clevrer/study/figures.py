@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from verl_twgrpo.mini_clevrer.study.accuracy import SummaryRow
 from verl_twgrpo.mini_clevrer.study.arms import BEST_CONSTANT, BLIND, LABELS
+from verl_twgrpo.mini_clevrer.study.comparisons import MARGIN, ComparisonRow, wanted_order
 from verl_twgrpo.mini_clevrer.study.page import models
 from verl_twgrpo.mini_clevrer.study.runs import KINDS
 from verl_twgrpo.mini_clevrer.study.scalars import FOLLOWER, CurveRow
@@ -91,6 +92,23 @@ def accuracy_figure(rows: Sequence[SummaryRow]) -> Figure:
         axis.set_title(f"{TITLES[kind]}\n(n = {n})", fontsize=9)
         axis.set_xlabel("strict accuracy, %", fontsize=8.5)
         axis.set_xlim(-3, top)
+    return figure
+
+
+def forest_figure(rows: Sequence[ComparisonRow]) -> Figure | None:
+    """Differences in strict accuracy with intervals; the band is the margin within which two are equivalent."""
+    if not rows:
+        return None
+    shown = wanted_order(rows)
+    figure, (axis,) = new_figure(1, 1.2 + 0.24 * len(shown))
+    axis.axvspan(-100 * MARGIN, 100 * MARGIN, color=OTHER_COLOUR, alpha=0.15, linewidth=0)
+    axis.axvline(0, color=OTHER_COLOUR, linewidth=0.9)
+    for height, row in enumerate(shown):
+        colour = ARM_COLOURS.get(row.first, OTHER_COLOUR)
+        axis.plot([100 * row.low, 100 * row.high], [height, height], color=colour, linewidth=1.4)
+        axis.plot([100 * row.difference], [height], color=colour, marker="o", markersize=5, linestyle="")
+    _rows_axis(axis, [f"{LABELS[row.first]} − {LABELS[row.second]} ({row.seeds})" for row in shown])
+    axis.set_xlabel("difference in strict accuracy, points (number of paired seeds beside the names)", fontsize=8.5)
     return figure
 
 

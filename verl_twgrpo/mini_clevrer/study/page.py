@@ -9,6 +9,7 @@ from verl_twgrpo.evaluation.intervals import RESAMPLES
 from verl_twgrpo.evaluation.tables import markdown, percent, signed_percent
 from verl_twgrpo.mini_clevrer.study.accuracy import DifferenceRow, SummaryRow
 from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLIND, LABELS, START
+from verl_twgrpo.mini_clevrer.study.comparisons import MARGIN, ComparisonRow
 from verl_twgrpo.mini_clevrer.study.runs import BLANK, KINDS, SEEN
 from verl_twgrpo.mini_clevrer.study.scalars import (
     BASELINE,
@@ -79,6 +80,23 @@ def difference_table(rows: Sequence[DifferenceRow]) -> str:
     return markdown(header, lines)
 
 
+def comparison_table(rows: Sequence[ComparisonRow]) -> str:
+    """A line per comparison: the difference in points with its interval, and what the tests say."""
+    header = ["first − second", "step", "seeds", "strict, points", "p", "p, corrected", "p, equivalent", "verdict"]
+    lines = [
+        [
+            f"{LABELS[row.first]} − {LABELS[row.second]}",
+            row.step,
+            row.seeds,
+            signed_percent(row.difference, row.low, row.high),
+            *(f"{value:.4f}" for value in (row.p_value, row.p_corrected, row.p_equivalent)),
+            row.verdict,
+        ]
+        for row in rows
+    ]
+    return markdown(header, lines)
+
+
 def timing_table(rows: Sequence[TimingRow]) -> str:
     """A line per arm: seconds per step by phase, the share of the weights, and the ratios to ``BASELINE``."""
     phases = [phase for phase in (*PHASES, STEP_WITHOUT_GEN, WEIGHTS) if phase not in WEIGHT_PHASES]
@@ -121,6 +139,7 @@ def follows_table(rows: Sequence[FollowsRow]) -> str:
 def page(
     summary: Sequence[SummaryRow],
     differences: Sequence[DifferenceRow],
+    compared: Sequence[ComparisonRow],
     timing: Sequence[TimingRow],
     follows: Sequence[FollowsRow],
     command: str,
@@ -141,6 +160,14 @@ def page(
             difference_table(differences),
             "The same questions and, between arms, the same seeds; the same bootstrap. Bold: the interval leaves zero"
             " out. The many differences are not corrected for their number.\n",
+        ]
+    if compared:
+        parts += [
+            "## Do the arms differ?\n",
+            comparison_table(compared),
+            "Strict accuracy over all questions, the same bootstrap. Corrected: Holm, over this table's comparisons."
+            f" Equivalent: two one-sided tests of a difference of {100 * MARGIN:g} points or more. Verdict at 5%:"
+            " better or worse by the corrected p, else equivalent, else open.\n",
         ]
     if timing:
         parts += [

@@ -9,13 +9,13 @@ from typing import Any
 
 from verl_twgrpo.evaluation.tables import csv_text
 from verl_twgrpo.files import write_text
-from verl_twgrpo.mini_clevrer.study import accuracy, figures, page, scalars
+from verl_twgrpo.mini_clevrer.study import accuracy, comparisons, figures, page, scalars
 from verl_twgrpo.mini_clevrer.study.arms import LABELS
 from verl_twgrpo.mini_clevrer.study.runs import Study, read_study
 from verl_twgrpo.report import style
 
 COMMAND = "make study"
-TABLES, LEARNING, ACCURACY = "tables.md", "learning_curves.png", "accuracy.png"
+TABLES, LEARNING, ACCURACY, FOREST = "tables.md", "learning_curves.png", "accuracy.png", "forest.png"
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ def write_results(root: Path, out: Path) -> list[Path]:
         "accuracy.csv": (accuracy.AccuracyRow, accuracy.accuracy_rows(study)),
         "summary.csv": (accuracy.SummaryRow, accuracy.summary_rows(study)),
         "differences.csv": (accuracy.DifferenceRow, accuracy.difference_rows(study)),
+        "comparisons.csv": (comparisons.ComparisonRow, comparisons.comparison_rows(study)),
         "curves.csv": (scalars.CurveRow, scalars.curve_rows(study)),
         "timing.csv": (scalars.TimingRow, scalars.timing_rows(study)),
         "follows.csv": (scalars.FollowsRow, scalars.follows_rows(study)),
     }
-    for name in (*rows, TABLES, LEARNING, ACCURACY):
+    for name in (*rows, TABLES, LEARNING, ACCURACY, FOREST):
         (out / name).unlink(missing_ok=True)
     written = [
         _write(out / name, csv_text([field.name for field in fields(kind)], map(_cells, found)))
@@ -54,11 +55,16 @@ def write_results(root: Path, out: Path) -> list[Path]:
         if found
     ]
     summary, curves = rows["summary.csv"][1], rows["curves.csv"][1]
-    differences, timing, follows = (rows[name][1] for name in ("differences.csv", "timing.csv", "follows.csv"))
-    written.append(_write(out / TABLES, page.page(summary, differences, timing, follows, COMMAND)))
+    differences, compared = rows["differences.csv"][1], rows["comparisons.csv"][1]
+    timing, follows = rows["timing.csv"][1], rows["follows.csv"][1]
+    written.append(_write(out / TABLES, page.page(summary, differences, compared, timing, follows, COMMAND)))
     names = [f"{LABELS[arm]}: {len(study.of(arm))}" for arm in study.arms()]
     with style.look():
-        drawn = {LEARNING: figures.learning_figure(curves), ACCURACY: figures.accuracy_figure(summary)}
+        drawn = {
+            FOREST: figures.forest_figure(compared),
+            LEARNING: figures.learning_figure(curves),
+            ACCURACY: figures.accuracy_figure(summary),
+        }
         for name, figure in drawn.items():
             if figure is not None:
                 style.save(figure, out / name, [f"runs: {', '.join(names) or 'none'}"], COMMAND)
