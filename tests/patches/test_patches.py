@@ -86,7 +86,7 @@ def patched(base, tmp_path_factory) -> Path:
 
 def test_the_series_applies_and_keeps_titles_and_reasons(patched):
     messages = git(patched, "log", "--reverse", "--format=%B%x00", "base..HEAD").split("\0")[:-1]
-    assert len(messages) == len(PATCHES) == 11
+    assert len(messages) == len(PATCHES) == 12
     for message in messages:
         title, _, body = message.strip().partition("\n")
         assert (match := TITLE.fullmatch(title)), title
