@@ -56,13 +56,13 @@ def comparison_rows(study: Study) -> list[ComparisonRow]:
             step, strict_SN, _ = scores
             found.append(((first, second), step, strict_SN, two_way_test(strict_SN, MARGIN)))
     corrected = holm([test.p_value for *_, test in found])
-    return [
-        ComparisonRow(
-            *names, step, *strict_SN.shape, test.difference, test.low, test.high,
-            test.p_value, p_corrected, test.p_equivalent, _verdict(test, p_corrected),
-        )
-        for (names, step, strict_SN, test), p_corrected in zip(found, corrected, strict=True)
-    ]  # fmt: skip
+    rows = []
+    for (names, step, strict_SN, test), p_corrected in zip(found, corrected, strict=True):
+        seeds, n = strict_SN.shape
+        means = (test.difference, test.low, test.high)
+        tests = (test.p_value, p_corrected, test.p_equivalent)
+        rows.append(ComparisonRow(*names, step, seeds, n, *means, *tests, _verdict(test, p_corrected)))
+    return rows
 
 
 def _verdict(test: TwoWayTest, p_corrected: float) -> str:
