@@ -78,6 +78,7 @@ ARMS: dict[str, Arm] = {
     BLIND: Arm(
         "blind GRPO",
         ("algorithm=grpo_token", "data.train_files=${demo_dir}/data/" + BLANK_FILE.format(split="train")),
+        ONE,
     ),
 }
 
