@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from tensordict import TensorDict
 
-from verl_twgrpo.torchvision_ops import declare_missing_ops
+if TYPE_CHECKING:
+    import torch
+    from tensordict import TensorDict
 
 TESTS = Path(__file__).resolve().parent
 
@@ -27,8 +27,14 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 # it imports vLLM in a process of its own for every new model; tests that mean it switch it on
 os.environ.setdefault("VERL_TWGRPO_VIDEO_CHECK", "0")
-# before any test module imports transformers' processors
-declare_missing_ops()
+
+
+def pytest_collection(session) -> None:
+    """Before any test module imports transformers' processors; not where the tests of other processes are watched."""
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None):
+        from verl_twgrpo.torchvision_ops import declare_missing_ops
+
+        declare_missing_ops()
 
 
 def write_video(
@@ -46,6 +52,8 @@ def write_video(
     **encoder: str,
 ) -> Path:
     """A moving white bar on grey; frame k differs from every other one. ``encoder`` holds options of the codec."""
+    import av  # here, as torch below: whoever only watches other processes' tests waits for neither
+
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"g": str(key_every), "bf": "2"} if codec == "libx264" else {}
     options |= encoder
@@ -134,6 +142,7 @@ def _on_two_ranks(script: Path, *arguments: str) -> list[subprocess.CompletedPro
 @pytest.fixture(scope="session")
 def process_group():
     """A group of one rank over gloo, as a worker has it."""
+    import torch
     import verl  # noqa: F401 - the plugin first: it makes torchvision importable
 
     with socket.socket() as free:
@@ -151,6 +160,7 @@ def checkpoints(tmp_path_factory, process_group) -> dict[str, Path]:
 
     "qwen2_vl" and "qwen3_vl" (with deepstack features) share key heads among query heads.
     """
+    import torch
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
@@ -221,6 +231,7 @@ def video_models(tmp_path_factory) -> dict[str, Path]:
 
 
 def _video_model(kind: str, folder: Path) -> Path:
+    import torch
     import transformers
 
     from verl_twgrpo.mini_clevrer.model.tokenizer import build_tokenizer
@@ -281,6 +292,8 @@ def _never_say(model, tokens: list[int]) -> None:
 
     The first dimension of the text's residual stream becomes a constant, which the head turns against them.
     """
+    import torch
+
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "visual" not in name and name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -311,6 +324,7 @@ class Batch:
 
         ``text`` gives position ids of one dimension, as a model without a vision tower takes them.
         """
+        import torch
         from verl.utils import tensordict_utils as tu
 
         def jagged(rows):
@@ -342,6 +356,8 @@ class Batch:
 @pytest.fixture
 def ragged_batch() -> Batch:
     """Three groups of 3, 2 and 1 rows, out of order, of unequal lengths, and one synthetic padding row."""
+    import torch
+
     generator = torch.Generator().manual_seed(1)
 
     def tokens(count):

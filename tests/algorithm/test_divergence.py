@@ -144,6 +144,7 @@ def test_autocast_around_the_pass_rounds_nothing():
     assert torch.equal(inside_T, group.divergence("jsd"))
 
 
+@pytest.mark.slow
 def test_default_chunks_of_a_long_ragged_group_equal_the_reference():
     """More rows than one default chunk, and blocks smaller than a chunk."""
     group = make_group([130, 90, 128, 130, 7], 5003, seed=3)
@@ -479,6 +480,7 @@ def peak_extra_bytes(call) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_peak_memory_follows_tokens_per_chunk_times_vocabulary_and_not_positions(kind):
     def peak(T: int, V: int, rows: int) -> int:
         lengths = [T, T, T - 3, T]

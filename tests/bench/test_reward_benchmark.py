@@ -43,6 +43,7 @@ def test_an_empty_corpus_is_refused(argument):
         bench(argument, "0")
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_the_worst_text_is_measured_for_every_task(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "MEGABYTE", 1000)
     assert bench("--rollouts", "10", "--words", "10", "--megabyte") == 0

@@ -174,6 +174,7 @@ def test_an_item_whose_options_all_hold_is_never_inverted(make_item):
 
 
 @given(st.integers(2, 26), st.data())
+@pytest.mark.slow
 def test_invariants_hold_for_any_number_of_options_and_answers(count, data):
     answers = data.draw(st.sets(st.sampled_from(LETTERS[:count]), min_size=1))
     options = tuple(f"option number {word}" for word in LETTERS[:count])

@@ -111,6 +111,7 @@ def test_released_files_of_several_benchmarks_are_told_apart(capsys):
         assert line in printed
 
 
+@pytest.mark.slow
 def test_evaluation_imports_neither_verl_nor_torch():
     import subprocess
     import sys

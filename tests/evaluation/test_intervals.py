@@ -32,6 +32,7 @@ def test_the_half_widths_that_the_design_quotes_come_out():
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@pytest.mark.slow
 def test_wilson_interval_holds_the_share_and_is_never_a_point(counts):
     successes, n = counts
     low, high = wilson(successes, n)
@@ -61,6 +62,7 @@ def test_bootstrap_depends_on_the_seed_and_on_nothing_else():
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
+@pytest.mark.slow
 def test_mcnemar_is_the_exact_two_sided_binomial_test(only_first, only_second):
     n = only_first + only_second
     chance = [Fraction(math.comb(n, k), 2**n) for k in range(n + 1)]

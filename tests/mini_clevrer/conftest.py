@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from torch import nn
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+
+from verl_twgrpo.torchvision_ops import declare_missing_ops
+
+# this file may be read before the hook of tests/conftest.py runs
+declare_missing_ops()
+from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl  # noqa: E402
 
 # as they are while tests are collected: no engine has been built yet
 STOCK = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from verl_twgrpo.mini_clevrer.quiet_run import parse_step, run_quietly, step_line
 
 # as verl's console logger prints it inside a Ray worker
@@ -29,6 +31,7 @@ def test_a_line_of_verls_console_logger_is_read():
     assert parse_step("a step:by step guide") is None
 
 
+@pytest.mark.slow
 def test_the_screen_has_a_line_per_step_and_the_file_has_everything(tmp_path):
     shown = []
     assert run_quietly(program(3), tmp_path / "run" / "log.txt", 3, shown.append) == 0
@@ -37,6 +40,7 @@ def test_the_screen_has_a_line_per_step_and_the_file_has_everything(tmp_path):
     assert "flood" in (tmp_path / "run" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_shows_the_end_of_its_log_and_keeps_its_exit_code(tmp_path):
     shown = []
     assert run_quietly(program(1, code=3), tmp_path / "log.txt", 2, shown.append) == 3

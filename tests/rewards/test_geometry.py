@@ -58,6 +58,7 @@ def test_generalised_iou_by_its_definition(a, b):
 
 
 @given(boxes, boxes)
+@pytest.mark.slow
 def test_box_overlap_counts_pixels(a, b):
     assert box_iou(a, b) == pytest.approx(len(pixels(a) & pixels(b)) / len(pixels(a) | pixels(b)))
 
@@ -91,6 +92,7 @@ positive = st.tuples(pair(0, 8), pair(0, 8)).map(lambda sides: (sides[0][0], sid
 
 
 @given(st.lists(positive, min_size=1, max_size=4), st.lists(positive, min_size=1, max_size=4))
+@pytest.mark.slow
 def test_matching_is_the_best_of_all_assignments(predicted, true):
     small, large = sorted((predicted, true), key=len)
     best = max(sum(map(box_iou, small, chosen)) for chosen in permutations(large, len(small)))

@@ -273,6 +273,7 @@ def make_item(**changes):
 
 
 @given(st.integers(1, 26), st.data())
+@pytest.mark.slow
 def test_the_gold_answer_of_every_item_scores_in_full(count, data):
     answers = data.draw(st.frozensets(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]), min_size=1))
     item = make_item(options=tuple(f"option {k}" for k in range(count)), answers=answers)

@@ -26,6 +26,7 @@ def batches(draw):
 
 
 @given(batches())
+@pytest.mark.slow
 def test_every_row_is_placed_once_and_every_group_on_one_rank(batch):
     rows, workloads, ranks = batch
     ordered = order_rows(rows, workloads, ranks)
@@ -43,6 +44,7 @@ def test_every_row_is_placed_once_and_every_group_on_one_rank(batch):
 
 
 @given(batches(), st.integers(1, 4))
+@pytest.mark.slow
 def test_padding_is_spread_over_the_steps_of_a_rank(batch, steps):
     """verl cuts each rank's rows into mini-batches in their order; none is left with padding alone if it can be."""
     rows, workloads, ranks = batch

@@ -83,6 +83,7 @@ def test_seeded_rollouts_on_the_cpu_want_whole_prompts(good):
         check(*good, *cpu, seeded)
 
 
+@pytest.mark.slow
 def test_a_run_without_tw_grpo_is_not_checked():
     check("actor_rollout_ref.rollout.n=1")
 
@@ -196,6 +197,7 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
         "trainer.val_only=True trainer.val_before_train=True actor_rollout_ref.rollout.temperature=0",
     ],
 )
+@pytest.mark.slow
 def test_what_can_work_passes(good, override):
     assert check(*good, *shlex.split(override)) == []
 
@@ -231,6 +233,7 @@ def test_verls_asynchronous_trainers_are_taken(good):
         ("trainer.n_gpus_per_node=4", r"ppo_mini_batch_size=2: 4 data-parallel ranks .* whole groups"),
     ],
 )
+@pytest.mark.slow
 def test_what_verls_separate_trainer_would_find_in_a_worker_is_said_before(good, override, message):
     with pytest.raises(ValueError, match=message):
         check(*good, *SEPARATE, override)
@@ -354,6 +357,7 @@ def test_fused_kernels_are_taken(good):
     check(*good, "actor_rollout_ref.model.use_fused_kernels=True")
 
 
+@pytest.mark.slow
 def test_ulysses_is_taken_by_either_key_where_rows_are_not_padded(good):
     good += ["trainer.n_gpus_per_node=2"]
     for part in ("actor", "actor.fsdp_config", "ref", "ref.fsdp_config"):
@@ -363,6 +367,7 @@ def test_ulysses_is_taken_by_either_key_where_rows_are_not_padded(good):
             check(*good, f"{key}=2", "actor_rollout_ref.model.use_remove_padding=False")
 
 
+@pytest.mark.slow
 def test_token_level_grpo_needs_no_weights_pass(good):
     good[0] = "algorithm=grpo_token"
     check(*good, "data.train_batch_size=3")
@@ -497,6 +502,7 @@ def test_packed_groups_is_one_of_three(good):
         check(*good, "algorithm.packed_groups=often")
 
 
+@pytest.mark.slow
 def test_the_oracle_wants_words_in_the_training_data(good, tmp_path):
     oracle = ["algorithm.tw_grpo.weighting=oracle"]
     with pytest.raises(ValueError, match=r"data\.train_files=.*train\.parquet: no row has extra_info\.decisive, which"):

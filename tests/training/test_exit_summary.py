@@ -110,12 +110,14 @@ def drive(config, tmp_path, body):
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('broken')", "raise KeyboardInterrupt", "sys.exit(15)"])
+@pytest.mark.slow
 def test_whatever_ends_a_run_it_has_the_last_word_once(config, tmp_path, body):
     err = drive(config, tmp_path, body)
     assert err.count("What it leaves:") == 1
     assert "Traceback" not in err.split("What it leaves:")[1]
 
 
+@pytest.mark.slow
 def test_it_speaks_once_ray_prints_no_more(config, tmp_path):
     ray = "sys.modules['ray'] = types.SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print('a worker'))"
     err = drive(config, tmp_path, f"import types; sys.stdout = sys.stderr; {ray}; raise ValueError('broken')")

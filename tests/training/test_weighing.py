@@ -89,6 +89,7 @@ def test_from_the_engine_to_the_advantages_by_the_definition(engine_step, ragged
     assert metrics["actor/entropy"] > 0
 
 
+@pytest.mark.slow
 def test_rows_without_a_video_weigh_1_after_a_real_extra_pass(engine_step):
     metrics = engine_step.run(engine_step.trainer(weighting="video_contrast", settings={"view": "shuffled"}))
     for row, weights in enumerate(engine_step.column(WEIGHTS_FIELD)):
