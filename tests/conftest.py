@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDict
 
 TESTS = Path(__file__).resolve().parent
+WHOLLY_SLOW = re.compile(r"^pytestmark = pytest\.mark\.(slow|e2e)$", re.MULTILINE)
 
 # a machine that does other things is no failure
 settings.register_profile("no_deadline", deadline=None)
@@ -35,6 +37,13 @@ def pytest_collection(session) -> None:
         from verl_twgrpo.torchvision_ops import declare_missing_ops
 
         declare_missing_ops()
+
+
+def pytest_ignore_collect(collection_path: Path, config) -> bool | None:
+    """A file whose tests are all slow, or end to end, is not even imported where both are left out."""
+    if collection_path.suffix != ".py" or "not slow" not in (config.option.markexpr or ""):
+        return None
+    return True if WHOLLY_SLOW.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 def write_video(
@@ -455,6 +464,7 @@ class FakeQueue:
         self.rows: dict[str, dict] = {}
 
     def put(self, keys, partition_id, fields, tags=None):
+        import torch
         from transfer_queue import KVBatchMeta
 
         for name in list(fields.keys()):
@@ -465,6 +475,7 @@ class FakeQueue:
         return KVBatchMeta(partition_id=partition_id, keys=list(keys), tags=[self.tags[key] for key in keys])
 
     def get(self, keys, partition_id, select_fields):
+        import torch
         from verl.utils import tensordict_utils as tu
 
         columns = {}
@@ -486,6 +497,7 @@ class FakeStep:
     """
 
     def __init__(self, monkeypatch, batch: Batch, infer, rewards, keys=None, masks=None, last_pass=None) -> None:
+        import torch
         import transfer_queue as tq
         from transfer_queue import KVBatchMeta
 

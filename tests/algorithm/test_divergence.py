@@ -315,6 +315,7 @@ def test_temperature_divides_the_logits(group, kind, temperature):
 
 @few
 @given(groups(), kinds, st.floats(-20, 20))
+@pytest.mark.slow
 def test_a_constant_added_to_all_logits_changes_nothing(group, kind, constant):
     targets_N = torch.zeros(sum(group.lengths), dtype=torch.int64)
     plain = chunked_group_divergence(group.hidden_NH, group.lengths, group.head_VH, kind=kind, targets_N=targets_N)

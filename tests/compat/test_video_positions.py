@@ -12,6 +12,9 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl_twgrpo.compat.video_positions import video_positions
 from verl_twgrpo.mini_clevrer.model.checkpoint import build_processor
 
+# vLLM is imported for them
+pytestmark = pytest.mark.slow
+
 qwen2_vl = pytest.importorskip("vllm.model_executor.models.qwen2_vl", reason="compares with vLLM's positions")
 qwen2_5_vl = pytest.importorskip("vllm.model_executor.models.qwen2_5_vl")
 

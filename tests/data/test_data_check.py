@@ -14,6 +14,9 @@ from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.digest import video_digest
 from verl_twgrpo.video.fill import prepare_all, videos_of
 
+# videos are made and looked at
+pytestmark = pytest.mark.slow
+
 LIMITS = FrameLimits(nframes=4)
 
 

@@ -18,6 +18,9 @@ from verl_twgrpo.video.cache import FrameCache
 from verl_twgrpo.video.digest import video_digest
 from verl_twgrpo.video.fill import prepare_all, videos_of
 
+# videos are made and damaged
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["(A) one", "(B) two"]
 
 
@@ -62,7 +65,6 @@ def test_options_without_effect_or_sense_are_refused(options, message, annotatio
     assert message in capsys.readouterr().err and not (annotations.parent / "out").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--patch-size", "--workers"])
 @pytest.mark.parametrize("value", ["0", "-14", "x"])
 def test_numbers_below_one_are_refused(option, value, sound, tmp_path, capsys):

@@ -8,6 +8,9 @@ import pytest
 from verl_twgrpo.evaluation import bootstrap_mean
 from verl_twgrpo.evaluation.intervals import holm, two_way_interval, two_way_test
 
+# ten thousand resamples each
+pytestmark = pytest.mark.slow
+
 
 def test_agrees_with_a_plain_loop_that_draws_seeds_and_questions():
     rng = np.random.default_rng(5)

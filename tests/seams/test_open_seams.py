@@ -19,6 +19,9 @@ from verl_twgrpo.algorithm.weightings import WEIGHTINGS
 from verl_twgrpo.training.losses import WEIGHTS_FIELD
 from verl_twgrpo.training.settings import TWGRPOConfig
 
+# a step in verl's engine each
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def load(monkeypatch):

@@ -24,6 +24,9 @@ from verl_twgrpo.training.checks import check_training_config, registry
 from verl_twgrpo.training.settings import SEEDED_LOOP
 from verl_twgrpo.video.cache import FrameCache
 
+# each composes verl's configuration
+pytestmark = pytest.mark.slow
+
 MICRO_BATCHES = [
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
@@ -83,12 +86,10 @@ def test_seeded_rollouts_on_the_cpu_want_whole_prompts(good):
         check(*good, *cpu, seeded)
 
 
-@pytest.mark.slow
 def test_a_run_without_tw_grpo_is_not_checked():
     check("actor_rollout_ref.rollout.n=1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -197,7 +198,6 @@ def test_a_bad_one_is_refused_with_the_key(good, override, message):
         "trainer.val_only=True trainer.val_before_train=True actor_rollout_ref.rollout.temperature=0",
     ],
 )
-@pytest.mark.slow
 def test_what_can_work_passes(good, override):
     assert check(*good, *shlex.split(override)) == []
 
@@ -233,7 +233,6 @@ def test_verls_asynchronous_trainers_are_taken(good):
         ("trainer.n_gpus_per_node=4", r"ppo_mini_batch_size=2: 4 data-parallel ranks .* whole groups"),
     ],
 )
-@pytest.mark.slow
 def test_what_verls_separate_trainer_would_find_in_a_worker_is_said_before(good, override, message):
     with pytest.raises(ValueError, match=message):
         check(*good, *SEPARATE, override)
@@ -245,7 +244,6 @@ def test_colocated_rollouts_get_the_parameters_of_every_step(good):
         check(*good, *mode)
 
 
-@pytest.mark.slow
 def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
     ulysses = ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"]
     check(*good, "data.train_batch_size=3", *ulysses)
@@ -253,7 +251,6 @@ def test_whole_groups_are_shared_by_data_parallel_ranks_not_by_gpus(good):
         check(*good, "data.train_batch_size=3", "trainer.n_gpus_per_node=4", *ulysses)
 
 
-@pytest.mark.slow
 def test_t_grpo_says_how_many_more_rollouts_there_are(good):
     good = [word for word in good if not word.startswith("algorithm=")]
     (note,) = check(*good, "algorithm=t_grpo", "actor_rollout_ref.rollout.n=8")
@@ -337,7 +334,6 @@ def test_another_verl_is_refused_unless_it_is_wanted(good, monkeypatch):
     assert "verl 0.10.0 was not tested" in note
 
 
-@pytest.mark.slow
 def test_the_plan_runs_the_same_list(good, monkeypatch):
     """A check of a test's own is called by both."""
     called = []
@@ -357,7 +353,6 @@ def test_fused_kernels_are_taken(good):
     check(*good, "actor_rollout_ref.model.use_fused_kernels=True")
 
 
-@pytest.mark.slow
 def test_ulysses_is_taken_by_either_key_where_rows_are_not_padded(good):
     good += ["trainer.n_gpus_per_node=2"]
     for part in ("actor", "actor.fsdp_config", "ref", "ref.fsdp_config"):
@@ -367,14 +362,12 @@ def test_ulysses_is_taken_by_either_key_where_rows_are_not_padded(good):
             check(*good, f"{key}=2", "actor_rollout_ref.model.use_remove_padding=False")
 
 
-@pytest.mark.slow
 def test_token_level_grpo_needs_no_weights_pass(good):
     good[0] = "algorithm=grpo_token"
     check(*good, "data.train_batch_size=3")
     check(*good, "trainer.v1.trainer_mode=sync")
 
 
-@pytest.mark.slow
 def test_the_demos_recipe_says_what_makes_its_checkpoint(good):
     data = [override for override in good if override.startswith("data.")]
     with pytest.raises(ValueError, match=r"/no/demo/model: no such folder; `verl-twgrpo demo prepare --out /no/demo`"):
@@ -438,7 +431,6 @@ def test_files_of_all_forms_are_looked_for(good, tmp_path, columns, message):
         check(*good, media(tmp_path, **columns))
 
 
-@pytest.mark.slow
 def test_the_command_ends_with_the_sentence_and_starts_no_ray(good):
     done = subprocess.run(
         [sys.executable, "-m", "verl.trainer.main_ppo", *good, "actor_rollout_ref.rollout.n=1"],
@@ -453,7 +445,6 @@ def test_the_command_ends_with_the_sentence_and_starts_no_ray(good):
     assert "Disabled critic" not in done.stderr
 
 
-@pytest.mark.slow
 def test_the_settings_are_one_node():
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["algorithm=tw_grpo", "algorithm.tw_grpo.alpha=0.25"])
@@ -461,7 +452,6 @@ def test_the_settings_are_one_node():
     assert resolved["tw_grpo"]["alpha"] == 0.25
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "override, reason",
     [
@@ -502,7 +492,6 @@ def test_packed_groups_is_one_of_three(good):
         check(*good, "algorithm.packed_groups=often")
 
 
-@pytest.mark.slow
 def test_the_oracle_wants_words_in_the_training_data(good, tmp_path):
     oracle = ["algorithm.tw_grpo.weighting=oracle"]
     with pytest.raises(ValueError, match=r"data\.train_files=.*train\.parquet: no row has extra_info\.decisive, which"):

@@ -9,6 +9,9 @@ pytest.importorskip("vllm.model_executor.models.qwen2_5_vl", reason="compares wi
 
 from verl_twgrpo.training.video_agreement import ActorSide, RolloutSide, differences, synthetic, wrong_time  # noqa: E402
 
+# vLLM is imported for them
+pytestmark = pytest.mark.slow
+
 # design of the released models: int(grid * 2 frames / rate * 2 tokens per second); Qwen2-VL counts grids, and
 # Qwen3-VL writes the time into the prompt
 TIMES = {
