@@ -127,6 +127,7 @@ def test_shuffled_rollouts_of_videos_are_scored_and_not_trained_on(trained):
         metrics = trained.metrics(step)
         assert 0 <= metrics["t_grpo/accuracy_ordered"] <= 1
         assert 0 <= metrics["t_grpo/accuracy_shuffled"] <= 1
+        assert 0 <= metrics["t_grpo/bonus_mean"] <= 0.3
         assert metrics["t_grpo/passed"] in (0, 0.5, 1)  # of the two prompts with a video
         answered = [json.loads(line) for line in (trained.folder / "rollouts" / f"{step}.jsonl").open()]
         assert len(answered) == len(trained.dump(step)) == 32

@@ -153,3 +153,23 @@ def test_an_image_that_is_not_there_costs_what_its_limits_allow(tmp_path):
     assert cost == PromptCost(1, (0, 0), False, None, image=(20, 20))
     with pytest.raises(ValueError, match=r"data\.max_prompt_length=20: .* an image alone has 20 tokens"):
         check_budget("data.train_files", cost, 20)
+
+
+@pytest.mark.parametrize("form", [lambda path: path, lambda path: {"bytes": b"a picture"}])
+def test_an_image_that_is_no_path_is_not_measured(checkpoint, tmp_path, form):
+    row = {"data_source": "own", "prompt": [{"role": "user", "content": "<image>What?"}], "images": [form("image.png")]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "images.parquet")
+    cost = prompt_cost([str(tmp_path / "images.parquet")], PAPER, 14, checkpoint)
+    assert (cost.measured, cost.longest) == (False, None)
+
+
+def test_several_images_of_a_row_are_added_up_and_their_prompt_is_not_counted(checkpoint, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "small.png")
+    image = {"image": str(tmp_path / "small.png"), "min_pixels": 4 * TOKEN_PIXELS, "max_pixels": 4 * TOKEN_PIXELS}
+    prompt = [{"role": "user", "content": "<image><image>Which?"}]
+    row = {"data_source": "own", "prompt": prompt, "images": [image, image]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "images.parquet")
+    cost = prompt_cost([str(tmp_path / "images.parquet")], PAPER, 14, checkpoint)
+    assert cost == PromptCost(1, (0, 0), True, None, image=(4, 4), several=8)
+    with pytest.raises(ValueError, match=r"what a row shows alone has 8 tokens"):
+        check_budget("data.train_files", cost, 8)

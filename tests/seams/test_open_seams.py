@@ -19,7 +19,7 @@ from verl_twgrpo.algorithm.weightings import WEIGHTINGS
 from verl_twgrpo.training.losses import WEIGHTS_FIELD
 from verl_twgrpo.training.settings import TWGRPOConfig
 
-# a step in verl's engine each
+# each takes a step in verl's engine
 pytestmark = pytest.mark.slow
 
 

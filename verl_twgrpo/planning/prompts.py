@@ -26,7 +26,8 @@ class PromptCost:
 
     rows: how many there are, None if no file is there. video, image: fewest and most tokens of one, zeros where no row
     has any. measured: from the sizes of videos and images, not from the pixel limits. longest: the longest prompt with
-    its text, None where no processor counts it.
+    its text, None where no processor counts it, as where a row has several of them. several: most tokens that those of
+    such a row have together, 0 where there is none.
     """
 
     rows: int | None
@@ -34,11 +35,12 @@ class PromptCost:
     measured: bool
     longest: int | None
     image: tuple[int, int] = (0, 0)
+    several: int = 0
 
     @property
     def visual(self) -> int:
-        """Most tokens that a video or an image has: rows with either have one of them."""
-        return max(self.video[1], self.image[1])
+        """Most tokens that the videos and images of a row have."""
+        return max(self.video[1], self.image[1], self.several)
 
 
 def video_tokens(frames: int, height: int, width: int, patch_size: int = 14) -> int:
@@ -69,16 +71,22 @@ def prompt_cost(files: Sequence[str], absent: FrameLimits, patch_size: int, mode
         for shown in _shown(row):
             shapes.setdefault(_key(shown), _shape(shown, patch_size))
     tokens: dict[str, list[int]] = {"video": [], "image": []}
+    several = 0
     for row in rows:
-        for shown in _shown(row):
-            tokens["video" if "video" in shown else "image"].append(_tokens(shown, shapes[_key(shown)], patch_size))
+        of_row = _shown(row)
+        counts = [_tokens(shown, shapes[_key(shown)], patch_size) for shown in of_row]
+        for shown, count in zip(of_row, counts, strict=True):
+            tokens["video" if "video" in shown else "image"].append(count)
+        if len(of_row) > 1:
+            several = max(several, sum(counts))
     measured = all(shapes.values())
     longest = None
-    if measured and model is not None and _has_processor(model):
-        count = prompt_counter(str(model))
-        longest = max(count(row, shapes[_key(_shown(row)[0])] if _shown(row) else None) for row in rows)
+    # the counter takes one video or image
+    if measured and model is not None and _has_processor(model) and all(len(_shown(row)) < 2 for row in rows):
+        length = prompt_counter(str(model))
+        longest = max(length(row, shapes[_key(_shown(row)[0])] if _shown(row) else None) for row in rows)
     video, image = ((min(found, default=0), max(found, default=0)) for found in tokens.values())
-    return PromptCost(len(rows), video, measured, longest, image)
+    return PromptCost(len(rows), video, measured, longest, image, several)
 
 
 def check_budget(what: str, cost: PromptCost, budget: int) -> None:
@@ -87,7 +95,13 @@ def check_budget(what: str, cost: PromptCost, budget: int) -> None:
         fits, found = cost.longest <= budget, f"its longest prompt has {cost.longest} tokens"
     else:
         # a prompt is never the video or image alone
-        which = "a video" if cost.video[1] == cost.visual else "an image"
+        which = (
+            "a video"
+            if cost.video[1] == cost.visual
+            else "an image"
+            if cost.image[1] == cost.visual
+            else "what a row shows"
+        )
         fits, found = cost.visual < budget, f"{which} alone has {cost.visual} tokens"
         if cost.rows is None:
             found = f"at the paper's frames and pixels {found}"
@@ -107,23 +121,24 @@ def _rows(file: str) -> list[dict[str, Any]]:
 
 
 def _shown(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The row's videos, or its images where it has none; an image that is no file is read by nobody here."""
-    return list(row["videos"]) or [image if "image" in image else {"image": ""} for image in row.get("images") or []]
+    """The row's videos and images; what an image costs that is no path is not known here."""
+    images = [
+        image if isinstance(image, Mapping) and isinstance(image.get("image"), str) else {"image": ""}
+        for image in row.get("images") or []
+    ]
+    return [*row["videos"], *images]
 
 
 def _key(shown: Mapping[str, Any]) -> str:
-    return video_key(shown) if "video" in shown else str((shown["image"], *_limits(shown)))
-
-
-def _limits(image: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    return image.get("min_pixels"), image.get("max_pixels")
+    if "video" in shown:
+        return video_key(shown)
+    return str((shown["image"], shown.get("min_pixels"), shown.get("max_pixels")))
 
 
 def _shape(shown: Mapping[str, Any], patch_size: int) -> tuple[int, ...] | None:
     if "video" in shown:
         return frames_shape(shown, None, patch_size) if os.path.isfile(shown["video"]) else None
-    path = shown["image"]
-    return image_shape(shown, patch_size) if isinstance(path, str) and os.path.isfile(path) else None
+    return image_shape(shown, patch_size) if os.path.isfile(shown["image"]) else None
 
 
 def _tokens(shown: Mapping[str, Any], shape: tuple[int, ...] | None, patch_size: int) -> int:

@@ -11,13 +11,13 @@ from verl_twgrpo.evaluation.intervals import TwoWayTest, holm, two_way_test
 from verl_twgrpo.mini_clevrer.study.accuracy import paired_scores
 from verl_twgrpo.mini_clevrer.study.arms import ARMS
 from verl_twgrpo.mini_clevrer.study.runs import SEEN, Study
+from verl_twgrpo.mini_clevrer.study.scalars import BASELINE
 
 MARGIN = 0.015
-"""Strict accuracy, as a fraction: smaller differences count as none (recipes/mini_clevrer/protocol.md)."""
+"""Strict accuracy, as a fraction: smaller differences count as none."""
 
 LEVEL = 0.05
 
-BASELINE = "grpo_soft"
 CONTROLS = (("tw_grpo", "tw_grpo_live"), ("tw_grpo", "tw_grpo_shuffled"), ("tw_grpo", "tw_grpo_random"))
 """Is Eq. 4 more than a count of live responses, and does it matter which tokens have its weights?"""
 
